@@ -1,0 +1,34 @@
+# make test: what CI runs. make test-all: also the slow ones. make bench: figures against PyTorch.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: test test-all lint bench clean
+
+# torch is an oracle of some tests; its CPU build is asked for first and alone so that nothing else picks one
+$(STAMP): pyproject.toml setup.py $(wildcard kernels/cpu/* kernels/common/*)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade pip
+	-$(BIN)/pip install -q torch==2.13.0
+	SPIRAL_REQUIRE_NATIVE=1 $(BIN)/pip install -q -e '.[test]'
+	touch $@
+
+test: $(STAMP) lint
+	SPIRAL_REQUIRE_NATIVE=1 SPIRAL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m "not slow and not gpu" tests
+
+test-all: $(STAMP) lint
+	SPIRAL_REQUIRE_NATIVE=1 SPIRAL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m "not gpu" tests
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m spiral.op --check
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks.overhead
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+	find . -name '*.so' -path '*_native_*' -delete

@@ -1,0 +1,1 @@
+"""Measurements against other frameworks; every module prints the versions it measured."""

@@ -1,0 +1,134 @@
+"""The workloads' models and their training step in PyTorch: eager, fused AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.workloads import GPT, MLP, Array, Convnet, Workload, initial_weights
+
+
+class MLPModel(nn.Module):
+    def __init__(self, w: MLP) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(w.inputs, w.hidden)
+        self.output = nn.Linear(w.hidden, w.classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.output(torch.relu(self.hidden(x)))
+        return logits
+
+
+class Attention(nn.Module):
+    def __init__(self, w: GPT) -> None:
+        super().__init__()
+        self.heads = w.heads
+        self.qkv = nn.Linear(w.dim, 3 * w.dim, bias=False)
+        self.projection = nn.Linear(w.dim, w.dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, time, dim = x.shape
+        q, k, v = [
+            part.view(batch, time, self.heads, dim // self.heads).transpose(1, 2)
+            for part in self.qkv(x).split(dim, dim=-1)
+        ]
+        y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        projected: torch.Tensor = self.projection(y.transpose(1, 2).reshape(batch, time, dim))
+        return projected
+
+
+class Block(nn.Module):
+    def __init__(self, w: GPT) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(w.dim, bias=False)
+        self.attention = Attention(w)
+        self.norm_mlp = nn.LayerNorm(w.dim, bias=False)
+        self.up = nn.Linear(w.dim, 4 * w.dim)
+        self.down = nn.Linear(4 * w.dim, w.dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attention(self.norm_attention(x))
+        y: torch.Tensor = x + self.down(functional.gelu(self.up(self.norm_mlp(x))))
+        return y
+
+
+class GPTModel(nn.Module):
+    index: torch.Tensor
+
+    def __init__(self, w: GPT) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(w.vocabulary, w.dim)
+        self.positions = nn.Embedding(w.block_size, w.dim)
+        self.blocks = nn.ModuleList([Block(w) for _ in range(w.layers)])
+        self.norm = nn.LayerNorm(w.dim, bias=False)
+        self.head = nn.Linear(w.dim, w.vocabulary, bias=False)
+        self.index = torch.arange(w.block_size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.tokens(x) + self.positions(self.index)
+        for block in self.blocks:
+            y = block(y)
+        logits: torch.Tensor = self.head(self.norm(y))
+        return logits
+
+
+class ConvModel(nn.Module):
+    def __init__(self, w: Convnet) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, w.channels[0], 3)
+        self.conv2 = nn.Conv2d(w.channels[0], w.channels[1], 3)
+        self.hidden = nn.Linear(w.features, w.hidden)
+        self.output = nn.Linear(w.hidden, w.classes)
+        self.features = w.features
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.conv2(torch.relu(self.conv1(x))))
+        y = functional.max_pool2d(y, 2)
+        logits: torch.Tensor = self.output(torch.relu(self.hidden(y.view(-1, self.features))))
+        return logits
+
+
+def build(w: Workload) -> nn.Module:
+    """The model of a workload, with the module's own initial values."""
+    if isinstance(w, MLP):
+        return MLPModel(w)
+    return GPTModel(w) if isinstance(w, GPT) else ConvModel(w)
+
+
+class Trainer:
+    """A model with its optimizer and batches; ``step`` is one whole training step."""
+
+    def __init__(
+        self,
+        w: Workload,
+        data: Sequence[tuple[Array, Array]],
+        *,
+        seed: int,
+        lr: float,
+        threads: int,
+    ) -> None:
+        torch.set_num_threads(threads)
+        self.model = build(w)
+        parameters = dict(self.model.named_parameters())
+        self.shapes = {name: tuple(p.shape) for name, p in parameters.items()}
+        weights = initial_weights(self.shapes, seed=seed)
+        self.model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+        self.optimizer = torch.optim.AdamW(
+            parameters.values(), lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, fused=True
+        )
+        self.batches = [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in data]
+        self.steps = 0
+
+    def step(self) -> torch.Tensor:
+        """Forward, loss, backward, AdamW on the next batch; returns the loss."""
+        x, y = self.batches[self.steps % len(self.batches)]
+        self.steps += 1
+        self.optimizer.zero_grad()
+        logits = self.model(x)
+        loss = functional.cross_entropy(logits.view(-1, logits.shape[-1]), y.view(-1))
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss

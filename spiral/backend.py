@@ -1,0 +1,157 @@
+"""The contract for backend authors: what a backend is, and how its kernels declare what they can do.
+
+A backend is one object with a name, a device type, a probe and a table of kernels. Everything the
+dispatcher knows about a kernel is its `Cap`, which is data: the same data explains a choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from spiral.dtype import ALL, FLOATS, DType, float32
+
+
+class Spec:
+    """Shape and dtype of a tensor without its data.
+
+    ``order`` names the axes from slowest to fastest in memory where an output is not C-contiguous.
+    """
+
+    __slots__ = ("dtype", "order", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: DType, order: tuple[int, ...] | None = None) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.order = order
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        n = 1
+        for s in self.shape:
+            n *= s
+        return n
+
+    def __repr__(self) -> str:
+        return f"{self.dtype.name}{list(self.shape)}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spec) and self.shape == other.shape and self.dtype is other.dtype
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.dtype))
+
+
+@dataclass(frozen=True)
+class Cap:
+    """What a kernel can do.
+
+    Attributes:
+        dtypes: dtypes that its floating tensor inputs may have.
+        integers: dtypes that its integer tensor inputs (indices, targets) may have.
+        scalars: Python numbers may stand where a tensor is expected.
+        cc: inclusive range of compute capabilities, or None where that means nothing.
+        where: a guard on the call, ``guard(*inputs, *attrs) -> bool``, for what depends on shapes or
+            attributes; with it goes ``where_text``, the reason shown when it says no.
+        deterministic: same inputs, same bits.
+        capturable: may be recorded into a plan.
+        priority: among kernels that can run, the highest is taken.
+    """
+
+    dtypes: tuple[DType, ...] = (float32,)
+    integers: tuple[DType, ...] = ()
+    scalars: bool = False
+    cc: tuple[int, int] | None = None
+    where: Callable[..., bool] | None = None
+    where_text: str = ""
+    deterministic: bool = True
+    capturable: bool = True
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel of one op.
+
+    Attributes:
+        op: name of the op.
+        fn: ``fn(*inputs, *attrs, *outputs)`` on the backend's buffers, outputs preallocated from the
+            op's ``meta``; with ``allocates``, ``fn(*inputs, *attrs)`` that returns its output buffers.
+        cap: what it can do.
+        allocates: see ``fn``.
+        bind: called once per dispatch key with the output dtypes, returns the ``fn`` to use.
+    """
+
+    op: str
+    fn: Callable[..., Any]
+    cap: Cap
+    allocates: bool = False
+    bind: Callable[[Callable[..., Any], tuple[DType, ...]], Callable[..., Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """What `Backend.probe` returns when the backend cannot run here, with the reason and the remedy."""
+
+    reason: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """A device that a backend has found."""
+
+    type: str
+    index: int = 0
+    name: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """What a backend module exports as ``backend``."""
+
+    name: str
+    device_type: str
+    priority: int
+
+    def probe(self) -> list[DeviceInfo] | Unavailable:
+        """The devices it can use here, or why it cannot be used. Called once, lazily."""
+
+    def kernels(self) -> Iterable[Kernel]:
+        """Its kernels. Called once, after a successful probe."""
+
+    def allocate(self, spec: Spec) -> Any:
+        """A buffer for a tensor, contents undefined."""
+
+
+def static_reason(kernel: Kernel, dtypes: Iterable[DType], has_scalar: bool, deterministic: bool) -> str | None:
+    """Why a kernel cannot run for these input dtypes, whatever their shapes; None when it can."""
+    cap = kernel.cap
+    for d in dtypes:
+        allowed = cap.dtypes if d.kind == "float" else cap.integers
+        if d not in allowed:
+            names = ", ".join(a.name for a in (*cap.dtypes, *cap.integers))
+            return f"takes {names}; received {d.name}"
+    if has_scalar and not cap.scalars:
+        return "takes tensors only; received a Python number"
+    if deterministic and not cap.deterministic:
+        return "is not deterministic"
+    return None
+
+
+def oracles() -> Iterable[tuple[str, Callable[..., Any], bool, bool]]:
+    """Name and oracle of every op, whether it overwrites its inputs, whether it only makes views."""
+    from spiral.op import OPS
+
+    for o in OPS.values():
+        if o.oracle is not None:
+            yield o.name, o.oracle, bool(o.mutates), o.view
+
+
+ANY: Cap = Cap(dtypes=FLOATS, integers=tuple(d for d in ALL if d.kind != "float"), scalars=True)

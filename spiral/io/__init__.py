@@ -1,0 +1,67 @@
+"""Files: safetensors, GGUF and the names that other programs give to a model's tensors.
+
+Importing this imports neither gguf nor safetensors; they come with the first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spiral.io.atomic import atomic_write
+    from spiral.io.gguf_read import GGUFFile, TensorInfo
+    from spiral.io.gguf_write import TensorSource, write_gguf
+    from spiral.io.llama import (
+        ExportResult,
+        LlamaImport,
+        export_llama_gguf,
+        import_llama_gguf,
+    )
+    from spiral.io.safetensors import (
+        SafetensorsFile,
+        load_safetensors,
+        save_safetensors,
+    )
+
+__all__ = [
+    "ExportResult",
+    "GGUFFile",
+    "LlamaImport",
+    "SafetensorsFile",
+    "TensorInfo",
+    "TensorSource",
+    "atomic_write",
+    "export_llama_gguf",
+    "import_llama_gguf",
+    "load_safetensors",
+    "save_safetensors",
+    "write_gguf",
+]
+
+_HOME = {
+    "ExportResult": "llama",
+    "GGUFFile": "gguf_read",
+    "LlamaImport": "llama",
+    "SafetensorsFile": "safetensors",
+    "TensorInfo": "gguf_read",
+    "TensorSource": "gguf_write",
+    "atomic_write": "atomic",
+    "export_llama_gguf": "llama",
+    "import_llama_gguf": "llama",
+    "load_safetensors": "safetensors",
+    "save_safetensors": "safetensors",
+    "write_gguf": "gguf_write",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'spiral.io' has no attribute {name!r}; it has {', '.join(__all__)}.")
+    value = getattr(import_module(f"spiral.io.{_HOME[name]}"), name)
+    globals()[name] = value  # the next access finds it without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

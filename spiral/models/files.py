@@ -1,0 +1,147 @@
+"""Reading and writing a Llama: a folder in Hugging Face's layout, or one GGUF file.
+
+A folder holds ``config.json``, ``model.safetensors`` and ``tokenizer.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiral.errors import DataError, FormatError
+from spiral.models.llama import Llama, LlamaConfig
+from spiral.text import Tokenizer
+
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+
+
+def weight_arrays(model: Llama) -> dict[str, NDArray[Any]]:
+    """The model's weights by Hugging Face's names, as read-only arrays."""
+    return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+
+
+def set_weights(model: Llama, arrays: Mapping[str, NDArray[Any]], source: str) -> None:
+    """Overwrite the model's weights.
+
+    Args:
+        model: The model.
+        arrays: An array for each parameter's name; other dtypes are converted to float32.
+        source: Where they come from, for messages.
+
+    Raises:
+        FormatError: Names or shapes are not the model's.
+    """
+    import spiral as sp
+
+    parameters = dict(model.named_parameters())
+    missing, unexpected = sorted(set(parameters) - set(arrays)), sorted(set(arrays) - set(parameters))
+    if missing or unexpected:
+        raise FormatError(
+            f"{source}: expected the weights of this configuration; missing: {', '.join(missing[:6]) or 'none'}; "
+            f"unexpected: {', '.join(unexpected[:6]) or 'none'}."
+        )
+    with sp.no_grad():
+        for name, parameter in parameters.items():
+            if arrays[name].shape != parameter.shape:
+                raise FormatError(f"{source}: {name} must have shape {parameter.shape}; received {arrays[name].shape}.")
+            parameter.detach().copy_(sp.asarray(np.asarray(arrays[name], np.float32)))
+
+
+def save_llama(folder: str | Path, model: Llama, tokenizer: Tokenizer) -> Path:
+    """Write a model and its tokenizer to a folder that Hugging Face's programs read too.
+
+    Returns:
+        The weights' file.
+
+    Raises:
+        SaveError: A file cannot be written.
+    """
+    from spiral.io import atomic_write, save_safetensors
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / CONFIG) as partial:
+        partial.write_text(json.dumps(model.config.to_hugging_face(), indent=2) + "\n", encoding="utf-8")
+    tokenizer.save(folder / TOKENIZER)
+    save_safetensors(folder / WEIGHTS, weight_arrays(model), {"format": "pt"})  # transformers insists on the key
+    return folder / WEIGHTS
+
+
+def load_llama(path: str | Path) -> tuple[Llama, Tokenizer]:
+    """Read a model and its tokenizer.
+
+    Args:
+        path: A folder as `save_llama` writes it, or a ``.gguf`` file; quantized weights are
+            computed with as float32.
+
+    Raises:
+        DataError: There is no model by that name.
+        FormatError: A file is damaged, or belongs to another kind of model.
+    """
+    path = Path(path)
+    if path.suffix == ".gguf":
+        return _load_gguf(path)
+    from spiral.io import load_safetensors
+
+    absent = [name for name in (CONFIG, WEIGHTS, TOKENIZER) if not (path / name).is_file()]
+    if absent:
+        raise DataError(
+            f"load_llama: {path}: expected a .gguf file or a folder with {CONFIG}, {WEIGHTS} and {TOKENIZER}; "
+            f"missing: {', '.join(absent)}."
+        )
+    try:
+        fields = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FormatError(f"{path / CONFIG}: expected JSON: {error}.") from error
+    model = Llama(LlamaConfig.from_hugging_face(fields))
+    set_weights(model, load_safetensors(path / WEIGHTS).arrays, str(path / WEIGHTS))
+    return model, Tokenizer.load(path / TOKENIZER)
+
+
+def _load_gguf(path: Path) -> tuple[Llama, Tokenizer]:
+    from spiral.io import import_llama_gguf
+
+    if not path.is_file():
+        raise DataError(f"load_llama: {path}: there is no such file.")
+    arrays, config, fields = import_llama_gguf(path)
+    model = Llama(LlamaConfig(**config))
+    set_weights(model, arrays, str(path))
+    return model, tokenizer_from_gguf(fields)
+
+
+def tokenizer_from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that a GGUF file describes.
+
+    Raises:
+        FormatError: It is not a byte-level BPE with GPT-2's pre-tokenizer.
+    """
+    if fields["model"] != "gpt2":
+        raise FormatError(f"GGUF tokenizer: expected a byte-level BPE ('gpt2'); received {fields['model']!r}.")
+    types = fields["token_types"]
+    added = [
+        {
+            "id": index, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
+            "normalized": False, "special": types[index] == 3,
+        }
+        for index, token in enumerate(fields["tokens"])
+        if types[index] in (3, 4)
+    ]  # fmt: skip
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    text = json.dumps(
+        {
+            "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
+            "normalizer": None, "pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level,
+            "model": {
+                "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+                "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+                "vocab": {token: index for index, token in enumerate(fields["tokens"])},
+                "merges": list(fields["merges"]),
+            },
+        }
+    )  # fmt: skip
+    return Tokenizer.from_json(text)

@@ -1,0 +1,129 @@
+"""Dispatch: choice by capability with reasons, preference, refusal, registration."""
+
+import pytest
+
+import spiral as sp
+from spiral.backend import Cap, DeviceInfo, Kernel, Unavailable
+from spiral.backends_registry import register_backend, unregister_backend
+from spiral.errors import CapabilityError, DTypeError, RegistryError
+
+
+class Recorder:
+    """A CPU backend with one kernel that notes its calls."""
+
+    name = "recorder"
+    device_type = "cpu"
+    priority = 100
+
+    def __init__(self, cap, op="add"):
+        self.cap, self.op, self.calls = cap, op, 0
+
+    def probe(self):
+        return [DeviceInfo("cpu")]
+
+    def kernels(self):
+        def run(x, y):
+            self.calls += 1
+            return x + y
+
+        yield Kernel(self.op, run, self.cap, allocates=True)
+
+    def allocate(self, spec):
+        raise AssertionError("kernels of this backend allocate")
+
+
+@pytest.fixture
+def recorder():
+    made = []
+
+    def make(cap):
+        made.append(Recorder(cap))
+        register_backend(made[-1])
+        return made[-1]
+
+    yield make
+    for b in made:
+        unregister_backend(b.name)
+
+
+def test_highest_priority_that_can_run_is_chosen(recorder):
+    b = recorder(Cap())
+    assert (sp.ones(2) + sp.ones(2)).tolist() == [2.0, 2.0]
+    assert b.calls == 1
+    assert (sp.ones(2, dtype=sp.float64) + sp.ones(2, dtype=sp.float64)).dtype is sp.float64
+    assert b.calls == 1
+
+
+def test_explain_lists_every_candidate_with_its_reason(recorder):
+    recorder(Cap(dtypes=(sp.float16,)))
+    rows = {r.backend: r for r in sp.explain("add", sp.ones(2), sp.ones(2))}
+    assert rows["recorder"].reason == "takes float16; received float32"
+    assert sum(r.chosen for r in rows.values()) == 1
+    assert not rows["recorder"].chosen
+
+
+def test_guard_that_refuses_falls_to_the_next_kernel(recorder):
+    b = recorder(Cap(where=lambda x, y: x.shape == (3,), where_text="takes three elements"))
+    assert (sp.ones(3) + sp.ones(3)).tolist() == [2.0] * 3 and b.calls == 1
+    assert (sp.ones(4) + sp.ones(4)).tolist() == [2.0] * 4 and b.calls == 1
+    rows = {r.backend: r for r in sp.explain("add", sp.ones(4), sp.ones(4))}
+    assert rows["recorder"].reason == "takes three elements"
+
+
+def test_prefer_reorders_within_its_block_only(recorder):
+    b = recorder(Cap())
+    with sp.prefer("numpy"):
+        sp.ones(2) + sp.ones(2)
+    assert b.calls == 0
+    sp.ones(2) + sp.ones(2)
+    assert b.calls == 1
+
+
+def test_unknown_backend_and_op_are_errors_that_list_what_exists():
+    with pytest.raises(RegistryError, match="numpy"), sp.prefer("nonsense"):
+        pass
+    with pytest.raises(RegistryError, match="rms_norm"):
+        sp.explain("rms_nrom", sp.ones(2))
+
+
+def test_forbidden_decomposition_is_a_capability_error(recorder):
+    class Nothing(Recorder):
+        name = "nothing"
+
+    unregister = []
+    try:
+        with sp.prefer(fallback="error"):
+            assert sp.silu(sp.ones(2)).shape == (2,)  # has a kernel: nothing falls back
+    finally:
+        for n in unregister:
+            unregister_backend(n)
+
+
+def test_backend_without_the_contract_is_refused_and_names_are_unique(recorder):
+    with pytest.raises(RegistryError, match="contract"):
+        register_backend(object())
+    recorder(Cap())
+    with pytest.raises(RegistryError, match="already"):
+        register_backend(Recorder(Cap()))
+
+
+def test_unavailable_backend_keeps_its_reason():
+    class Absent(Recorder):
+        name = "absent"
+
+        def probe(self):
+            return Unavailable("no such device", "buy one")
+
+    register_backend(Absent(Cap()))
+    try:
+        assert sp.backends()["absent"].unavailable.reason == "no such device"
+        assert (sp.ones(1) + sp.ones(1)).item() == 2.0
+    finally:
+        unregister_backend("absent")
+
+
+def test_wrong_argument_types_are_typed_errors():
+    with pytest.raises(DTypeError, match="x must be a Tensor"):
+        sp.exp("text")
+    with pytest.raises((DTypeError, CapabilityError)):
+        sp.embedding(sp.ones((3, 2)), sp.ones(2))
