@@ -20,7 +20,9 @@ HEADERS = [str(p.relative_to(ROOT)) for d in ("cpu", "common") for p in (ROOT / 
 # -fno-math-errno and its kin let loops vectorise; never -ffast-math, which changes denormals for the process
 FLAGS = [
     "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math",
-    "-fassociative-math", "-fno-signed-zeros", "-Wall", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized", "-Wno-uninitialized",
+    "-fassociative-math", "-fno-signed-zeros", "-Wall", "-Wno-unknown-pragmas",
+    # GCC 12 warns about its own AVX-512 intrinsics
+    "-Wno-maybe-uninitialized", "-Wno-uninitialized",
 ]  # fmt: skip
 ISA_FLAGS = {
     "baseline": [],

@@ -99,9 +99,9 @@ def steps_for(competitors: tuple[Competitor, Competitor], seconds: float) -> int
 
 
 def measure(
-    workload: str, threads: int, other: str, *, rounds: int, seconds: float, others: Others
-) -> tuple[Result, dict[str, str]]:
-    """Measures one workload at one thread count; returns the result and both versions.
+    workload: str, threads: int, other: str, *, rounds: int, seconds: float, others: Others, versions: dict[str, str]
+) -> Result:
+    """Measures one workload at one thread count.
 
     Args:
         workload: a key of `WORKLOADS`.
@@ -110,6 +110,7 @@ def measure(
         rounds: number of pairs of bursts.
         seconds: length of the slower competitor's burst.
         others: collects what other processes used meanwhile.
+        versions: gets both frameworks' versions, unless they are in it.
     """
     with (
         Competitor("spiral", workload, threads=threads) as ours,
@@ -130,8 +131,10 @@ def measure(
                 others.add(before, busy_seconds(), cpu=answer["cpu"], wall=wall)
                 spent[who] = answer["seconds"] / steps
             result.seconds.append((spent[0], spent[1]))
-        versions = {**ours.ask("versions")["versions"], **theirs.ask("versions")["versions"]}
-    return result, versions
+        for competitor in pair:
+            if competitor.framework not in versions:
+                versions.update(competitor.ask("versions")["versions"])
+    return result
 
 
 def write(path: Path, other: str, results: list[Result], versions: dict[str, str], note: str) -> None:
@@ -183,16 +186,16 @@ def main() -> int:
         for workload in args.workloads:
             for threads in args.threads:
                 print(f"{workload}, {threads} thread(s) …", file=sys.stderr, flush=True)
-                result, found = measure(
+                result = measure(
                     workload,
                     threads,
                     args.vs,
                     rounds=args.rounds,
                     seconds=args.seconds,
                     others=others,
+                    versions=versions,
                 )
                 results.append(result)
-                versions.update(found)
     except BenchmarkError as error:
         print(f"train_step: {workload}, {threads} thread(s): {error}", file=sys.stderr)
         return 1

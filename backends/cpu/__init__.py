@@ -183,6 +183,8 @@ _LAUNCHED: dict[str, Cap] = {
     "softmax": LAST_AXIS, "softmax_grad": LAST_AXIS, "log_softmax": LAST_AXIS, "log_softmax_grad": LAST_AXIS,
     "layer_norm_grad": F32, "cross_entropy": WITH_INDEX, "cross_entropy_grad": WITH_INDEX,
     "embedding_grad": WITH_INDEX, "gelu": F32, "gelu_grad": F32, "attention": F32, "attention_grad": F32,
+    "conv2d": F32, "conv2d_grad": F32, "max_pool2d": WITH_POSITION, "max_pool2d_grad": WITH_POSITION,
+    "avg_pool2d": F32, "avg_pool2d_grad": F32,
     "dropout": F32, "sgd": F32, "grad_norm": F32,
     "matmul": Cap(dtypes=(float32,), where=lambda x, y: x.ndim > 1 and y.ndim > 1,
                   where_text="takes matrices, not vectors"),

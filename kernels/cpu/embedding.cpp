@@ -13,8 +13,8 @@ namespace {
 bool check_indices(const char* name, const i64* idx, i64 n, i64 rows) {
   for (i64 i = 0; i < n; i++) {
     if (idx[i] >= 0 && idx[i] < rows) continue;
-    PyErr_Format(PyExc_IndexError, "%s: expected indices in [0, %lld); received %lld at flat position %lld", name,
-                 (long long)rows, (long long)idx[i], (long long)i);
+    PyErr_Format(PyExc_IndexError, "%s: expected indices in [0, %lld); received %lld at flat position %lld",
+                 name, (long long)rows, (long long)idx[i], (long long)i);
     return false;
   }
   return true;
@@ -59,7 +59,8 @@ void sort_positions(const i64* idx, i64 positions, i64 rows, i64* start, i64* or
 }
 
 // columns [lo, hi) of one row of dw
-void sum_rows(const float* g, const i64* order, i64 n_rows, i64 columns, i64 lo, i64 hi, float* __restrict out) {
+void sum_rows(const float* g, const i64* order, i64 n_rows, i64 columns, i64 lo, i64 hi,
+              float* __restrict out) {
   if (n_rows == 0) {
     std::fill(out + lo, out + hi, 0.f);
     return;
@@ -85,8 +86,8 @@ PyObject* embedding_grad(PyObject*, PyObject* const* args, Py_ssize_t count) {
   const i64* idx = index.as<i64>();
   const float* from = g.as<float>();
   float* dw = data<float>(args[2]);
-  if (!same_count("embedding_grad", args[1], args[0], n) || !check_indices("embedding_grad", idx, positions, rows))
-    return nullptr;
+  const char* name = "embedding_grad";
+  if (!same_count(name, args[1], args[0], n) || !check_indices(name, idx, positions, rows)) return nullptr;
   Scratch mem((size_t)(rows + 1 + positions) * 8);
   if (!mem.p) return PyErr_NoMemory();
   i64 *start = mem.as<i64>(), *order = start + rows + 1;
@@ -117,7 +118,8 @@ PyObject* embedding_grad(PyObject*, PyObject* const* args, Py_ssize_t count) {
 }  // namespace
 
 PyMethodDef embedding_methods[] = {
-    {"embedding", (PyCFunction)(void*)embedding, METH_FASTCALL, "embedding(w (V, C), idx (...) int64, y (..., C))"},
+    {"embedding", (PyCFunction)(void*)embedding, METH_FASTCALL,
+     "embedding(w (V, C), idx (...) int64, y (..., C))"},
     {"embedding_grad", (PyCFunction)(void*)embedding_grad, METH_FASTCALL,
      "embedding_grad(g (..., C), idx (...) int64, dw (V, C))"},
     {nullptr, nullptr, 0, nullptr}};

@@ -99,7 +99,7 @@ double dot_cost(const Product& q) {
 // ---------------------------------------------------------------- packing B
 bool packed_in_place(const Product& q, i64 columns) {
   if (q.b.column != 1 || q.m > 2 * ROWS_MAX) return false;
-  return LANES == 16 || columns % LANES == 0;  // without masks partial loads are slow: pad instead
+  return LANES >= 8 || columns % LANES == 0;  // without masks partial loads are slow: pad instead
 }
 
 // panel columns [j, j + width) and steps [p0, p1) of B to dst, `step` floats per step of k
@@ -107,7 +107,7 @@ void pack_panel(const Product& q, i64 j, int width, i64 p0, i64 p1, float* dst, 
   if (q.b.column == 1) {
     for (i64 p = p0; p < p1; p++)
       for (int v = 0; v < step; v += LANES)
-        store(dst + p * step + v, Lanes(std::max(0, std::min(LANES, width - v))).load(q.b.p + p * q.b.row + j + v));
+        store(dst + p * step + v, Lanes(std::max(0, width - v)).load(q.b.p + p * q.b.row + j + v));
     return;
   }
   for (i64 p = p0; p < p1; p += LANES)
@@ -121,6 +121,7 @@ void pack_panel(const Product& q, i64 j, int width, i64 p0, i64 p1, float* dst, 
 // ---------------------------------------------------------------- tiles
 struct Grid {
   i64 row_blocks, panels, across_rows, across_panels;  // micro blocks and panels; tiles in each direction
+  i64 k_block;
 };
 
 Grid grid_for(const Product& q) {
@@ -133,6 +134,8 @@ Grid grid_for(const Product& q) {
   g.across_rows = std::min(want, blocks);
   g.across_panels = std::min(g.panels, ceil_div(want, g.across_rows));
   g.row_blocks = ceil_div(blocks, g.across_rows) * g.across_rows;  // all tiles get as many
+  // a few rows of C stay in cache while B streams past, some whole rows of it at a time
+  g.k_block = q.m <= DOT_ROWS && q.b.column == 1 ? 16 : K_BLOCK;
   return g;
 }
 
@@ -146,35 +149,48 @@ struct Panels {
   float* at(i64 j) const { return packed + j * PANEL * q.k; }
 };
 
+// Rows [i, i + rows) and steps [p0, p0 + k) of A, stored by steps, to dst[step][row].
+void pack_rows(const Product& q, i64 i, i64 rows, i64 p0, i64 k, float* dst) {
+  const Lanes part(rows);
+  const float* src = q.a.p + p0 * q.a.column + i;
+  for (i64 p = 0; p < k; p++) part.store(dst + p * rows, part.load(src + p * q.a.column));
+}
+
 void run_tile(const Product& q, const Grid& g, const Panels& panels, i64 tile) {
   i64 tr = tile % g.across_rows, tp = tile / g.across_rows;
   i64 r0 = tr * g.row_blocks / g.across_rows, r1 = (tr + 1) * g.row_blocks / g.across_rows;
   i64 j0 = tp * g.panels / g.across_panels, j1 = (tp + 1) * g.panels / g.across_panels;
-  i64 passes = std::max<i64>(1, ceil_div(q.k, K_BLOCK));
-  const bool along_rows = q.a.column == 1;
+  auto row = [&](i64 r) { return q.m * r / g.row_blocks; };
+  i64 passes = std::max<i64>(1, ceil_div(q.k, g.k_block));
+  const bool along_rows = q.a.column == 1, copy = !along_rows && j1 - j0 > 1;
+  size_t bytes = copy ? (size_t)((row(r1) - row(r0)) * ceil_div(q.k, passes)) * sizeof(float) : 0;
+  float* rows_packed = copy ? (float*)pool_alloc(bytes) : nullptr;
   for (i64 pass = 0; pass < passes; pass++) {
-    i64 p0 = q.k * pass / passes, p1 = q.k * (pass + 1) / passes;
+    i64 p0 = q.k * pass / passes, k = q.k * (pass + 1) / passes - p0;
     Finish f = q.f;
     if (pass > 0) f.beta = 1.f;
     if (pass + 1 < passes) f.bias = nullptr, f.relu = false;
+    for (i64 r = r0; copy && r < r1; r++)
+      pack_rows(q, row(r), row(r + 1) - row(r), p0, k, rows_packed + (row(r) - row(r0)) * k);
     for (i64 j = j0; j < j1; j++) {
       Block b;
-      b.k = p1 - p0;
+      b.k = k;
       b.columns = panels.width(j);
       b.b_stride = panels.in_place(j) ? q.b.row : panels.step(j);
       b.b = panels.in_place(j) ? q.b.p + p0 * q.b.row + j * PANEL : panels.at(j) + p0 * b.b_stride;
-      b.a_stride = along_rows ? q.a.row : q.a.column;
       b.f = &f;
       for (i64 r = r0; r < r1; r++) {
-        i64 i = q.m * r / g.row_blocks, rows = q.m * (r + 1) / g.row_blocks - i;
+        i64 i = row(r), rows = row(r + 1) - i;
         if (rows == 0) continue;
-        b.a = q.a.p + i * q.a.row + p0 * q.a.column;
+        b.a = copy ? rows_packed + (i - row(r0)) * k : q.a.p + i * q.a.row + p0 * q.a.column;
+        b.a_stride = copy ? rows : along_rows ? q.a.row : q.a.column;
         b.c = c_at(q, i, j * PANEL);
         b.bias = f.bias ? f.bias + (f.across ? i : j * PANEL) : nullptr;
         micro_for(along_rows, b.columns > LANES ? 2 : 1, (int)rows)(b);
       }
     }
   }
+  if (copy) pool_free(rows_packed, bytes);
 }
 
 template <bool PARALLEL, class F>
@@ -212,12 +228,15 @@ void by_panels(const Product& q) {
 }
 
 // ---------------------------------------------------------------- few rows: dot products
-float sum(vec v) {
-  float s[LANES];
-  store(s, v);
-  for (int h = LANES / 2; h > 0; h /= 2)
-    for (int i = 0; i < h; i++) s[i] += s[i + h];
-  return s[0];
+// out[i] = sum of the lanes of acc[i]
+template <int N>
+void sum_lanes(const vec* acc, float* out) {
+  for (int g = 0; g < N; g += LANES) {
+    vec s[4] = {};
+    transpose((const float*)(acc + g), LANES, N - g < LANES ? N - g : LANES, LANES,
+              [&](int j, vec x) SPIRAL_INLINE { s[j % 4] += x; });
+    Lanes(N - g).store(out + g, (s[0] + s[1]) + (s[2] + s[3]));
+  }
 }
 
 // C[0..M) x [j, j + J): A (M, k) and the columns of B both lie along k
@@ -238,10 +257,12 @@ void dots(const Product& q, const float* a, i64 lda, i64 j) {
   for (; p + LANES <= q.k; p += LANES) step(p, [](const float* s) SPIRAL_INLINE { return load(s); });
   const Lanes rest((int)(q.k - p));
   if (p < q.k) step(p, [&](const float* s) SPIRAL_INLINE { return rest.load(s); });
+  float sums[M * J];
+  sum_lanes<M * J>(&acc[0][0], sums);
   for (int i = 0; i < M; i++)
     for (int c = 0; c < J; c++) {
       float* to = c_at(q, i, j + c);
-      float s = q.f.alpha * sum(acc[i][c]);
+      float s = q.f.alpha * sums[i * J + c];
       if (q.f.beta != 0.f) s += q.f.beta * *to;
       if (q.f.bias) s += q.f.bias[q.f.across ? i : j + c];
       *to = q.f.relu && s < 0.f ? 0.f : s;

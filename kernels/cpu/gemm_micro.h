@@ -47,16 +47,22 @@ SPIRAL_INLINE inline vec load(const float* p) { return *(const vec_anywhere*)p; 
 SPIRAL_INLINE inline void store(float* p, vec v) { *(vec_anywhere*)p = v; }
 SPIRAL_INLINE inline vec splat(float s) { return s - vec{}; }
 
-// The first n lanes of a vector. With masks in hardware a partial access is as cheap as a full one.
+// The first n lanes of a vector. With masks in hardware a partial load is as cheap as a full one.
 struct Lanes {
 #if defined(__AVX512F__)
   __mmask16 mask;
-  explicit Lanes(int n) : mask((__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1)) {}
+  explicit Lanes(i64 n) : mask((__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1)) {}
   SPIRAL_INLINE vec load(const float* p) const { return (vec)_mm512_maskz_loadu_ps(mask, p); }
   SPIRAL_INLINE void store(float* p, vec v) const { _mm512_mask_storeu_ps(p, mask, (__m512)v); }
+#elif defined(__AVX2__)
+  __m256i mask;
+  explicit Lanes(i64 n)
+      : mask(_mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))) {}
+  SPIRAL_INLINE vec load(const float* p) const { return (vec)_mm256_maskload_ps(p, mask); }
+  SPIRAL_INLINE void store(float* p, vec v) const { _mm256_maskstore_ps(p, mask, (__m256)v); }
 #else
-  int n;
-  explicit Lanes(int count) : n(count) {}
+  i64 n;
+  explicit Lanes(i64 count) : n(count) {}
   SPIRAL_INLINE vec load(const float* p) const {
     if (n >= LANES) return gemm_detail::load(p);
     vec v{};

@@ -85,8 +85,12 @@ static inline float fmadd(float a, float b, float c) {
 static inline float divide(float a, float b) { return a / b; }
 
 #if defined(__AVX512F__)
-static inline Lanes at_most(Lanes x, float bound) { return (Lanes)_mm512_min_ps(_mm512_set1_ps(bound), (__m512)x); }
-static inline Lanes at_least(Lanes x, float bound) { return (Lanes)_mm512_max_ps(_mm512_set1_ps(bound), (__m512)x); }
+static inline Lanes at_most(Lanes x, float bound) {
+  return (Lanes)_mm512_min_ps(_mm512_set1_ps(bound), (__m512)x);
+}
+static inline Lanes at_least(Lanes x, float bound) {
+  return (Lanes)_mm512_max_ps(_mm512_set1_ps(bound), (__m512)x);
+}
 static inline Lanes fmadd(Lanes a, Lanes b, Lanes c) {
   return (Lanes)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 }

@@ -129,8 +129,8 @@ PyObject* cross_entropy_grad(PyObject*, PyObject* const* args, Py_ssize_t count)
   if (!g || !logits || !targets || !lse_) return nullptr;
   const i64 n = dim(args[1], -1), rows = size(args[2]);
   if (size(args[0]) != (o.reduction == NONE ? rows : 1) || size(args[3]) != rows) {
-    PyErr_Format(PyExc_ValueError, "%s: expected g of %lld elements and lse of %lld; received %lld and %lld", name,
-                 (long long)(o.reduction == NONE ? rows : 1), (long long)rows, (long long)size(args[0]),
+    PyErr_Format(PyExc_ValueError, "%s: expected g of %lld elements and lse of %lld; received %lld and %lld",
+                 name, (long long)(o.reduction == NONE ? rows : 1), (long long)rows, (long long)size(args[0]),
                  (long long)size(args[3]));
     return nullptr;
   }
@@ -150,7 +150,9 @@ PyObject* cross_entropy_grad(PyObject*, PyObject* const* args, Py_ssize_t count)
       }
       float gi = o.reduction == NONE ? gp[i] : o.reduction == MEAN ? gp[0] / (float)counted : gp[0];
       float l = lse[i], scale = gi * (1.f + 2.f * o.z * l), uniform = gi * (o.smoothing / (float)n);
-      for_lanes(0, n, [&](auto v, i64 j) { v.store(out + j, vexp(v.load(in + j) - l) * scale - uniform); });
+      for_lanes(0, n, [&](auto io, i64 j) {
+        io.store(out + j, vexp(io.load(in + j) - l) * scale - uniform);
+      });
       out[t[i]] -= gi * (1.f - o.smoothing);
     }
   });
@@ -160,9 +162,10 @@ PyObject* cross_entropy_grad(PyObject*, PyObject* const* args, Py_ssize_t count)
 
 PyMethodDef loss_methods[] = {
     {"cross_entropy", (PyCFunction)(void*)cross_entropy, METH_FASTCALL,
-     "cross_entropy(logits (N, V), targets (N,) int64, ignore_index, label_smoothing, z_loss, reduction: 0 none, 1 mean, "
-     "2 sum, loss () or (N,), lse (N,))"},
+     "cross_entropy(logits (N, V), targets (N,) int64, ignore_index, label_smoothing, z_loss, "
+     "reduction: 0 none, 1 mean, 2 sum, loss () or (N,), lse (N,))"},
     {"cross_entropy_grad", (PyCFunction)(void*)cross_entropy_grad, METH_FASTCALL,
-     "cross_entropy_grad(g () or (N,), logits, targets, lse, ignore_index, label_smoothing, z_loss, reduction, dlogits)"},
+     "cross_entropy_grad(g () or (N,), logits, targets, lse, ignore_index, label_smoothing, z_loss, "
+     "reduction, dlogits)"},
     {nullptr, nullptr, 0, nullptr}};
 }  // namespace spiral

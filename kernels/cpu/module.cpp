@@ -26,6 +26,7 @@ namespace spiral {
   X(activation)                \
   X(attention)                 \
   X(rope)                      \
+  X(conv)                      \
   X(optim)                     \
   X(random)
 #endif

@@ -64,10 +64,10 @@ template <bool centered, int R>
 void norm_grad_rows(const NormGrad& a, i64 row, float* dx, float* dw, float* db) {
   const i64 n = a.columns;
   const float *g = a.g + row * n, *x = a.x + row * n, *w = a.w;
-  float m[R], r[R], rest[R], su[R], suh[R];
+  float m[R], r[R], rest[R], slope[R], level[R];
   for (int k = 0; k < R; k++) {
     const float *gk = g + k * n, *xk = x + k * n;
-    const float mk = centered ? a.mean[row + k] : 0.f;
+    const float mk = centered ? a.mean[row + k] : 0.f, rk = a.rstd[row + k];
     float s[3];
     row_sums<3>(n, s, [&](auto io, Lanes* t, i64 i) {
       Lanes d = io.load(xk + i, mk) - mk, u = io.load(gk + i) * io.load(w + i);
@@ -77,19 +77,21 @@ void norm_grad_rows(const NormGrad& a, i64 row, float* dx, float* dw, float* db)
         t[2] += d;
       }
     });
-    const float inverse = 1.f / (float)n;
+    const float inverse = 1.f / (float)n, su = s[0] * inverse;
     m[k] = mk;
-    r[k] = a.rstd[row + k];
-    rest[k] = opaque(s[2] * inverse * r[k]);
-    su[k] = s[0] * inverse;
-    suh[k] = s[1] * inverse * r[k] - rest[k] * su[k];
+    r[k] = rk;
+    rest[k] = opaque(s[2] * inverse * rk);
+    const float suh = s[1] * inverse * rk - rest[k] * su;
+    slope[k] = -rk * rk * suh;  // dx = r u + slope (x - m) + level
+    level[k] = opaque(rk * (suh * rest[k] - su));
   }
   for_lanes(0, n, [&](auto io, i64 i) {
     Lanes wi = io.load(w + i), dwi = io.load(dw + i), dbi = io.load(db + i);
     for (int k = 0; k < R; k++) {
-      Lanes gi = io.load(g + k * n + i), h = (io.load(x + k * n + i) - m[k]) * r[k] - rest[k];
-      io.store(dx + k * n + i, (gi * wi - su[k] - h * suh[k]) * r[k]);
-      dwi = fmadd(gi, h, dwi);
+      Lanes gi = io.load(g + k * n + i), d = io.load(x + k * n + i) - m[k];
+      Lanes rest_dx = fmadd(d, all<Lanes>(slope[k]), all<Lanes>(level[k]));
+      io.store(dx + k * n + i, fmadd(gi * wi, all<Lanes>(r[k]), rest_dx));
+      dwi = fmadd(gi, d * r[k] - rest[k], dwi);
       if (centered) dbi += gi;
     }
     io.store(dw + i, dwi);
@@ -97,10 +99,11 @@ void norm_grad_rows(const NormGrad& a, i64 row, float* dx, float* dw, float* db)
   });
 }
 
-// Tiles of rows: about GRAIN elements, but at most 64 tiles, which bounds the partial sums.
+// Tiles of rows: about GRAIN elements, but at least 16 rows and at most 64 tiles, which bounds what the
+// partial sums cost.
 template <bool centered>
 bool norm_grad_all(const NormGrad& a, i64 rows, float* dx, float* dw, float* db) {
-  const i64 n = a.columns, per_tile = std::max((row_grain(n) + 3) / 4 * 4, (rows + 63) / 64);
+  const i64 n = a.columns, per_tile = std::max({(row_grain(n) + 3) / 4 * 4, (i64)16, (rows + 63) / 64});
   const i64 tiles = (rows + per_tile - 1) / per_tile;
   // per tile: dw, db, and four rows for a dx that nobody wants
   Scratch mem((size_t)(tiles * n * 6) * 4 + 4);
@@ -113,16 +116,18 @@ bool norm_grad_all(const NormGrad& a, i64 rows, float* dx, float* dw, float* db)
     for (; i + 4 <= end; i += 4) norm_grad_rows<centered, 4>(a, i, dx ? dx + i * n : unwanted, pw, pb);
     for (; i < end; i++) norm_grad_rows<centered, 1>(a, i, dx ? dx + i * n : unwanted, pw, pb);
   });
-  auto total = [&](float* out, i64 offset) {
-    if (!out) return;
-    std::fill_n(out, n, 0.f);
-    for (i64 t = 0; t < tiles; t++) {
-      const float* p = partial + t * 2 * n + offset;
-      for (i64 i = 0; i < n; i++) out[i] += p[i];
-    }
-  };
-  total(dw, 0);
-  total(db, n);
+  parallel_range(n, 1024, [&](i64 lo, i64 hi) {
+    auto total = [&](float* out, i64 offset) {
+      if (!out) return;
+      std::fill(out + lo, out + hi, 0.f);
+      for (i64 t = 0; t < tiles; t++) {
+        const float* p = partial + t * 2 * n + offset;
+        for (i64 i = lo; i < hi; i++) out[i] += p[i];
+      }
+    };
+    total(dw, 0);
+    total(db, n);
+  });
   return true;
 }
 
@@ -190,7 +195,8 @@ PyMethodDef norm_methods[] = {
      "layer_norm(x (..., C), w (C,)|None, b (C,)|None, eps, y, mean (...), rstd (...))"},
     {"layer_norm_grad", (PyCFunction)(void*)layer_norm_grad, METH_FASTCALL,
      "layer_norm_grad(g, x, w|None, mean, rstd, dx|None, dw|None, db|None)"},
-    {"rms_norm", (PyCFunction)(void*)rms_norm, METH_FASTCALL, "rms_norm(x (..., C), w (C,)|None, eps, y, rstd (...))"},
+    {"rms_norm", (PyCFunction)(void*)rms_norm, METH_FASTCALL,
+     "rms_norm(x (..., C), w (C,)|None, eps, y, rstd (...))"},
     {"rms_norm_grad", (PyCFunction)(void*)rms_norm_grad, METH_FASTCALL,
      "rms_norm_grad(g, x, w|None, rstd, dx|None, dw|None)"},
     {nullptr, nullptr, 0, nullptr}};

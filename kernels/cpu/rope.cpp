@@ -36,11 +36,12 @@ bool check_rope(PyObject* x, PyObject* c, PyObject* s, PyObject* y, i64 offset) 
   if (ndim(x) != 4 || ndim(y) != 4 || ndim(c) != 2 || ndim(s) != 2 ||
       !PyArray_CompareLists(dims(x), dims(y), 4) || !PyArray_CompareLists(dims(c), dims(s), 2)) {
     PyErr_SetString(PyExc_ValueError,
-                    "rope: expected x and y (B, H, T, D) of one shape, cos and sin (positions, R / 2) of one shape");
+                    "rope: expected x and y (B, H, T, D) of one shape, cos and sin (positions, R / 2) of one "
+                    "shape");
     return false;
   }
   if (size(x) > 0 && dim(x, 3) > 1 && (PyArray_STRIDE(arr(x), 3) != 4 || PyArray_STRIDE(arr(y), 3) != 4)) {
-    PyErr_Format(PyExc_ValueError, "rope: expected a unit stride on the last axis; received %zd and %zd bytes",
+    PyErr_Format(PyExc_ValueError, "rope: expected a stride of 4 bytes on the last axis; received %zd and %zd",
                  (Py_ssize_t)PyArray_STRIDE(arr(x), 3), (Py_ssize_t)PyArray_STRIDE(arr(y), 3));
     return false;
   }

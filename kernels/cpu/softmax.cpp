@@ -46,7 +46,8 @@ void log_softmax_grad_row(const float* g, const float* y, float* dx, i64 n) {
   });
 }
 
-PyObject* unary(const char* name, PyObject* const* args, Py_ssize_t count, void (*row)(const float*, float*, i64)) {
+PyObject* unary(const char* name, PyObject* const* args, Py_ssize_t count,
+                void (*row)(const float*, float*, i64)) {
   if (!arity(name, count, 2, 2)) return nullptr;
   Contiguous x(args[0]);
   if (!x) return nullptr;
@@ -77,7 +78,9 @@ PyObject* gradient(const char* name, PyObject* const* args, Py_ssize_t count,
   return Py_None;
 }
 
-PyObject* softmax(PyObject*, PyObject* const* args, Py_ssize_t n) { return unary("softmax", args, n, softmax_row); }
+PyObject* softmax(PyObject*, PyObject* const* args, Py_ssize_t n) {
+  return unary("softmax", args, n, softmax_row);
+}
 PyObject* log_softmax(PyObject*, PyObject* const* args, Py_ssize_t n) {
   return unary("log_softmax", args, n, log_softmax_row);
 }
@@ -92,7 +95,8 @@ PyObject* log_softmax_grad(PyObject*, PyObject* const* args, Py_ssize_t n) {
 PyMethodDef softmax_methods[] = {
     {"softmax", (PyCFunction)(void*)softmax, METH_FASTCALL, "softmax(x (..., C), y): over the last axis"},
     {"softmax_grad", (PyCFunction)(void*)softmax_grad, METH_FASTCALL, "softmax_grad(g, y, dx)"},
-    {"log_softmax", (PyCFunction)(void*)log_softmax, METH_FASTCALL, "log_softmax(x (..., C), y): over the last axis"},
+    {"log_softmax", (PyCFunction)(void*)log_softmax, METH_FASTCALL,
+     "log_softmax(x (..., C), y): over the last axis"},
     {"log_softmax_grad", (PyCFunction)(void*)log_softmax_grad, METH_FASTCALL, "log_softmax_grad(g, y, dx)"},
     {nullptr, nullptr, 0, nullptr}};
 }  // namespace spiral

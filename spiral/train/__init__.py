@@ -1,0 +1,27 @@
+"""Training: configuration, the loop, checkpoints that resume bit for bit, records of a run."""
+
+from __future__ import annotations
+
+from spiral.train.callbacks import Callback
+from spiral.train.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, load_config
+from spiral.train.evaluate import Evaluation, evaluate
+from spiral.train.run import prepare, run_training
+from spiral.train.schedule import warmup_cosine
+from spiral.train.trainer import StepRecord, Trainer
+
+__all__ = [
+    "Callback",
+    "DataConfig",
+    "Evaluation",
+    "ModelConfig",
+    "OptimConfig",
+    "RunConfig",
+    "StepRecord",
+    "TrainConfig",
+    "Trainer",
+    "evaluate",
+    "load_config",
+    "prepare",
+    "run_training",
+    "warmup_cosine",
+]

@@ -1,0 +1,29 @@
+"""What can be hooked into a training run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spiral.train.evaluate import Evaluation
+    from spiral.train.trainer import StepRecord, Trainer
+
+
+class Callback:
+    """Called by the trainer; override what you need. An exception ends the run."""
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Before the first step of this process."""
+
+    def on_step(self, trainer: Trainer, record: StepRecord) -> None:
+        """After every step."""
+
+    def on_evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None:
+        """After an evaluation."""
+
+    def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
+        """After a checkpoint was written."""
+
+    def on_end(self, trainer: Trainer) -> None:
+        """After the last step; not after an error or an interrupt."""
