@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-all lint bench clean
+.PHONY: demo test test-all lint bench clean
 
 # torch is an oracle of some tests; its CPU build is asked for first and alone so that nothing else picks one
 $(STAMP): pyproject.toml setup.py $(wildcard kernels/cpu/* kernels/common/*)
@@ -13,6 +13,15 @@ $(STAMP): pyproject.toml setup.py $(wildcard kernels/cpu/* kernels/common/*)
 	-$(BIN)/pip install -q torch==2.13.0
 	SPIRAL_REQUIRE_NATIVE=1 $(BIN)/pip install -q -e '.[test]'
 	touch $@
+
+DEMO := $(VENV)/.demo-installed
+$(DEMO): pyproject.toml setup.py $(wildcard kernels/cpu/* kernels/common/*)
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -e '.[demo]'
+	touch $@
+
+demo: $(DEMO)
+	$(BIN)/spiral demo
 
 test: $(STAMP) lint
 	SPIRAL_REQUIRE_NATIVE=1 SPIRAL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m "not slow and not gpu" tests

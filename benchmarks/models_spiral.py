@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import spiral as sp
 from benchmarks.workloads import GPT, MLP, Array, Convnet, Workload, initial_weights
-from spiral import nn, optim
+from spiral import nn
+from spiral.optim import AdamW
 
 
 class MLPModel(nn.Module):
@@ -112,7 +113,7 @@ class Trainer:
         self.shapes = {name: tuple(p.shape) for name, p in parameters.items()}
         weights = initial_weights(self.shapes, seed=seed)
         self.model.load_state_dict({name: sp.asarray(value) for name, value in weights.items()})
-        self.optimizer = optim.AdamW(list(parameters.values()), lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+        self.optimizer = AdamW(list(parameters.values()), lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
         self.batches = [(sp.asarray(x), sp.asarray(y)) for x, y in data]
         self.steps = 0
 

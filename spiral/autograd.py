@@ -20,6 +20,8 @@ import numpy as np
 
 from spiral.dtype import ALL
 from spiral.errors import ArgumentError, AutogradError, ShapeError
+from spiral.op import BOTH_INPUTS as _BOTH_INPUTS
+from spiral.op import BOTH_SPECS as _BOTH_SPECS
 from spiral.op import F, Op
 from spiral.storage import stamp_of
 from spiral.tensor_core import DTYPE_MASK, TensorCore, wrap
@@ -123,15 +125,31 @@ def record_binary(op: Op, x: Any, y: Any, out: Any, out_key: int) -> Any:
     xn = x._node
     yn = y._node if isinstance(y, TensorCore) else None
     node.edges = (None if xn is None else (xn, x._index), None if yn is None else (yn, y._index))
-    saved = []
-    keys = []
-    for kind, i in op.wants:
+    wants = op.wants
+    if wants is _BOTH_SPECS and isinstance(y, TensorCore):
+        # sums and differences save no buffers; no loop: 0.3 us
+        node.saved = ((x._a.shape, x._key), (y._a.shape, y._key))
+        node.keys = _BOTH_SPEC_KEYS
+    elif wants is _BOTH_INPUTS and isinstance(y, TensorCore):
+        node.saved = (x._a, y._a)
+        node.keys = (x._key, y._key)
+    else:
+        node.saved, node.keys = _save_binary(wants, x, y, out, out_key)
+    node.attrs = ()
+    node.seq = next(_sequence)
+    node.n_out = 1
+    return wrap(out, out_key, node)
+
+
+def _save_binary(wants: tuple[tuple[str, int], ...], x: Any, y: Any, out: Any, out_key: int) -> tuple[Any, Any]:
+    saved: list[Any] = []
+    keys: list[Any] = []
+    for kind, i in wants:
+        a = y if i else x
         if kind == "output":
             saved.append(out)
             keys.append(out_key)
-            continue
-        a = y if i else x
-        if not isinstance(a, TensorCore):
+        elif not isinstance(a, TensorCore):
             saved.append(a)
             keys.append(None)
         elif kind == "input":
@@ -140,15 +158,13 @@ def record_binary(op: Op, x: Any, y: Any, out: Any, out_key: int) -> Any:
         else:
             saved.append((a._a.shape, a._key))
             keys.append(SPEC)
-    node.saved = saved
-    node.keys = keys
-    node.attrs = ()
-    node.seq = next(_sequence)
-    node.n_out = 1
-    return wrap(out, out_key, node)
+    return saved, keys
 
 
 SPEC = -1  # in Node.keys: the saved value is (shape, key) of an input, not a buffer
+
+
+_BOTH_SPEC_KEYS = (SPEC, SPEC)
 
 
 class _SpecOf(NamedTuple):

@@ -51,6 +51,11 @@ class Output:
     hidden: bool = False
 
 
+# the two commonest answers, as single objects, so that the tape can recognise them by identity
+BOTH_SPECS: tuple[tuple[str, int], ...] = (("spec", 0), ("spec", 1))
+BOTH_INPUTS: tuple[tuple[str, int], ...] = (("input", 0), ("input", 1))
+
+
 class Op:
     """A declared op. Made by `op`, found in `OPS`."""
 
@@ -101,7 +106,7 @@ class Op:
                         f"op {self.name}: vjp names {p!r}; allowed are {', '.join(names + outs + attrs)} "
                         "and <input>_spec"
                     )
-            self.wants = tuple(wants)
+            self.wants = next((w for w in (BOTH_SPECS, BOTH_INPUTS) if w == tuple(wants)), tuple(wants))
 
     def __repr__(self) -> str:
         return f"Op({self.schema})"

@@ -16,7 +16,7 @@ namespace spiral {
 namespace {
 constexpr i64 MIN_CHANNELS = 6;            // with fewer, more than half of the lanes would be idle
 constexpr i64 PARTIAL_BYTES = 64ll << 20;  // room for the partial sums of dw
-constexpr i64 L1_WEIGHTS = 24 << 10;       // bytes of packed weights per sweep over the pixels
+constexpr i64 WEIGHTS = 96 << 10;           // bytes of packed weights per sweep over the pixels; L2 keeps up (183 GF/s)
 constexpr i64 L2_OUTPUT = 192 << 10;       // bytes of a block of output before it is transposed
 constexpr i64 L1_GRADIENT = 24 << 10;      // bytes of transposed g per sweep over the taps
 
@@ -58,26 +58,29 @@ struct Direct {
     return std::min({a.oh, rows, (a.oh + share - 1) / share});
   }
   i64 tiles() const { return (a.oh + rows - 1) / rows; }
-  i64 scratch() const { return a.cg() * planes.plane + rows * a.ow * blocks.width(); }
+  i64 scratch() const { return planes.scratch(a) + rows * a.ow * blocks.width(); }
 
   void run(const float* x, float* y, i64 group, i64 r0, const int32_t* off, float* mem) const {
     i64 nr = std::min(rows, a.oh - r0), width = blocks.width(), k = a.taps(), area = a.kh * a.kw;
-    float *in = mem, *out = mem + a.cg() * planes.plane;
-    Planes used(a, nr);
+    float* out = mem + planes.scratch(a);
+    Planes used(a, nr);  // the last tile may have fewer rows
     used.plane = planes.plane;
-    used.copy(a, x, r0, in);
-    i64 channels = std::max<i64>(1, L1_WEIGHTS / (area * width * 4));
+    const float* in = used.read(a, x, r0, mem);
+    i64 channels = std::max<i64>(1, WEIGHTS / (area * width * 4));
     const TapSum* sums = tap_sums(blocks.v);
     for (i64 b = 0; b < blocks.count; b++) {
       const float* w = packed + (group * blocks.count + b) * k * width;
+      float* to = y + (b * width * a.oh + r0) * a.ow;
       pieces(a.cg(), channels, [&](i64 c, i64 nc) {
-        for (i64 i = 0; i < nr; i++)
+        for (i64 i = 0; i < nr; i++) {
+          if (c == 0) prefetch<true>(to + i * a.ow, a.pixels(), 0, std::min(width, a.og() - b * width), a.ow);
           pieces(a.ow, pixels_for(blocks.v), [&](i64 j, i64 np) {
             sums[np - 1](in + i * a.sh * planes.pitch + j, off + c * area, nc * area, w + c * area * width,
                          out + (i * a.ow + j) * width, c > 0);
           });
+        }
       });
-      finish(out, nr * a.ow, group, b, y + (b * width * a.oh + r0) * a.ow);
+      finish(out, nr * a.ow, group, b, to);
     }
   }
   // y: channel 0 of the block, first pixel of the tile
@@ -119,15 +122,17 @@ bool direct(const Conv& a, const float* x, const float* w, bool swap, const floa
 void direct_weight_grad(const Conv& a, const Blocks& blocks, const Planes& planes, const int32_t* off, const float* x,
                         const float* g, float* mem, float* sum) {
   i64 width = blocks.width(), k = a.taps();
-  float *in = mem, *gt = mem + a.cg() * planes.plane;
-  planes.copy(a, x, 0, in);
+  float* gt = mem + planes.scratch(a);
+  const float* in = planes.read(a, x, 0, mem);
   const PixelSum* sums = pixel_sums(blocks.v);
   pieces(a.oh, std::max<i64>(1, L1_GRADIENT / (a.ow * width * 4)), [&](i64 r0, i64 rows) {
     for (i64 b = 0; b < blocks.count; b++) {
       i64 n = std::min(width, a.og() - b * width);
+      const float* from = g + b * width * a.pixels() + r0 * a.ow;
       if (n < width) std::fill(gt, gt + rows * a.ow * width, 0.f);
-      transpose(g + b * width * a.pixels() + r0 * a.ow, a.pixels(), n, rows * a.ow, gt, width, as_is);
+      transpose(from, a.pixels(), n, rows * a.ow, gt, width, as_is);
       pieces(k, taps_for(blocks.v), [&](i64 t, i64 nt) {
+        prefetch<false>(from + rows * a.ow, a.pixels(), t * n / k, (t + nt) * n / k, rows * a.ow);  // the next rows
         sums[nt - 1](in + r0 * a.sh * planes.pitch, a.sh * planes.pitch, off + t, rows, a.ow, gt,
                      sum + (b * k + t) * width);
       });
@@ -271,7 +276,7 @@ bool weight_grad(const Conv& a, const float* x, const float* g, float* dw) {
   i64 deals = std::max<i64>(1, std::min({a.n, (i64)16, room})), per = (a.n + deals - 1) / deals;
   Planes planes(a, a.oh);
   i64 rows = std::max<i64>(1, L1_GRADIENT / (a.ow * width * 4));
-  i64 need = use_direct ? a.cg() * planes.plane + rows * a.ow * width : k * a.pixels();
+  i64 need = use_direct ? planes.scratch(a) + rows * a.ow * width : k * a.pixels();
   Scratch sums((size_t)(a.groups * deals * part) * 4), off((size_t)k * 4);
   if (!sums.p || !off.p) return false;
   planes.offsets(a, off.as<int32_t>());

@@ -96,101 +96,97 @@ double dot_cost(const Product& q) {
   return (double)std::max<i64>(q.m, 2) * (double)q.n * ((double)q.k / (2 * LANES) * 1.1 + 4.0);
 }
 
-// ---------------------------------------------------------------- packing B
-bool packed_in_place(const Product& q, i64 columns) {
-  if (q.b.column != 1 || q.m > 2 * ROWS_MAX) return false;
-  return LANES >= 8 || columns % LANES == 0;  // without masks partial loads are slow: pad instead
-}
-
-// panel columns [j, j + width) and steps [p0, p1) of B to dst, `step` floats per step of k
-void pack_panel(const Product& q, i64 j, int width, i64 p0, i64 p1, float* dst, int step) {
-  if (q.b.column == 1) {
-    for (i64 p = p0; p < p1; p++)
-      for (int v = 0; v < step; v += LANES)
-        store(dst + p * step + v, Lanes(std::max(0, width - v)).load(q.b.p + p * q.b.row + j + v));
-    return;
-  }
-  for (i64 p = p0; p < p1; p += LANES)
-    for (int v = 0; v < step; v += LANES) {
-      const float* src = q.b.p + (j + v) * q.b.column + p;
-      transpose(src, q.b.column, std::max(0, std::min(LANES, width - v)), (int)std::min<i64>(LANES, p1 - p),
-                [&](int c, vec x) { store(dst + (p + c) * step + v, x); });
-    }
-}
-
-// ---------------------------------------------------------------- tiles
+// ---------------------------------------------------------------- grid
+// Micro blocks of rows and panels of columns, and how many tiles they form in each direction.
 struct Grid {
-  i64 row_blocks, panels, across_rows, across_panels;  // micro blocks and panels; tiles in each direction
-  i64 k_block;
+  i64 blocks, panels, tile_rows, tile_columns, k_block;
 };
 
 Grid grid_for(const Product& q) {
-  Grid g;
   double work = 2.0 * (double)q.m * (double)q.n * (double)q.k;
   i64 want = 1;
   while (want < 16 && work > 2 * TILE_FLOPS * (double)want) want *= 2;
-  i64 blocks = ceil_div(q.m, ROWS_MAX);
-  g.panels = ceil_div(q.n, PANEL);
-  g.across_rows = std::min(want, blocks);
-  g.across_panels = std::min(g.panels, ceil_div(want, g.across_rows));
-  g.row_blocks = ceil_div(blocks, g.across_rows) * g.across_rows;  // all tiles get as many
+  const i64 blocks = ceil_div(q.m, ROWS_MAX), panels = ceil_div(q.n, PANEL);
+  Grid best{};
+  double lowest = 1e300;
+  for (i64 r = 1; r <= want && r <= blocks; r++) {
+    i64 c = std::min(panels, ceil_div(want, r));
+    i64 per_tile = ceil_div(blocks, r);  // every tile gets as many blocks, of evenly divided rows
+    double rows = (double)q.m / (double)r, columns = (double)(ceil_div(panels, c) * PANEL);
+    double traffic = PANEL / rows + PANEL / columns;
+    double uneven = columns * (double)c / (double)(panels * PANEL) - 1.0 + std::abs((double)(r * c - want)) / 64.0;
+    double thin = std::max(0.0, 0.5 * ROWS_MAX - rows / (double)per_tile) / ROWS_MAX;
+    double score = 0.2 * traffic + uneven + thin;
+    if (score < lowest) lowest = score, best = Grid{r * per_tile, panels, r, c, K_BLOCK};
+  }
   // a few rows of C stay in cache while B streams past, some whole rows of it at a time
-  g.k_block = q.m <= DOT_ROWS && q.b.column == 1 ? 16 : K_BLOCK;
-  return g;
+  if (q.m <= DOT_ROWS && q.b.column == 1) best.k_block = 16;
+  return best;
 }
 
-struct Panels {
-  const Product& q;
-  float* packed;
-  i64 count;
-  int width(i64 j) const { return (int)std::min<i64>(PANEL, q.n - j * PANEL); }
-  int step(i64 j) const { return width(j) <= LANES ? LANES : PANEL; }
-  bool in_place(i64 j) const { return packed_in_place(q, width(j)); }
-  float* at(i64 j) const { return packed + j * PANEL * q.k; }
+// ---------------------------------------------------------------- packing
+// Both operands are cut into strips: panels of B, and micro blocks of rows of an A stored by steps of k.
+// A packed strip holds the values of one step side by side, then those of the next.
+struct Strips {
+  View v;  // element (strip index, step)
+  i64 count, first, n, k;
+  bool blocks;     // n is divided evenly into `count` (A); else strips are PANEL wide (B)
+  float* packed;   // nullptr when every strip is read in place
+  i64 begin(i64 s) const { return blocks ? n * s / count : s * PANEL; }
+  int width(i64 s) const { return (int)((blocks ? begin(s + 1) : std::min(n, begin(s) + PANEL)) - begin(s)); }
+  int step(i64 s) const { return blocks ? width(s) : width(s) <= LANES ? LANES : PANEL; }
+  bool in_place(i64 s) const { return s < first; }
+  float* at(i64 s) const { return packed + (begin(s) - begin(first)) * k; }
+  size_t floats() const { return first == count ? 0 : (size_t)((begin(count - 1) + PANEL - begin(first)) * k); }
 };
 
-// Rows [i, i + rows) and steps [p0, p0 + k) of A, stored by steps, to dst[step][row].
-void pack_rows(const Product& q, i64 i, i64 rows, i64 p0, i64 k, float* dst) {
-  const Lanes part(rows);
-  const float* src = q.a.p + p0 * q.a.column + i;
-  for (i64 p = 0; p < k; p++) part.store(dst + p * rows, part.load(src + p * q.a.column));
+Strips strips_of_a(const Product& q, const Grid& g) {
+  Strips s{q.a, g.blocks, g.blocks, q.m, q.k, true, nullptr};
+  if (q.a.column != 1 && g.panels > 4 * g.tile_columns) s.first = 0;
+  return s;
 }
 
-void run_tile(const Product& q, const Grid& g, const Panels& panels, i64 tile) {
-  i64 tr = tile % g.across_rows, tp = tile / g.across_rows;
-  i64 r0 = tr * g.row_blocks / g.across_rows, r1 = (tr + 1) * g.row_blocks / g.across_rows;
-  i64 j0 = tp * g.panels / g.across_panels, j1 = (tp + 1) * g.panels / g.across_panels;
-  auto row = [&](i64 r) { return q.m * r / g.row_blocks; };
-  i64 passes = std::max<i64>(1, ceil_div(q.k, g.k_block));
-  const bool along_rows = q.a.column == 1, copy = !along_rows && j1 - j0 > 1;
-  size_t bytes = copy ? (size_t)((row(r1) - row(r0)) * ceil_div(q.k, passes)) * sizeof(float) : 0;
-  float* rows_packed = copy ? (float*)pool_alloc(bytes) : nullptr;
-  for (i64 pass = 0; pass < passes; pass++) {
-    i64 p0 = q.k * pass / passes, k = q.k * (pass + 1) / passes - p0;
-    Finish f = q.f;
-    if (pass > 0) f.beta = 1.f;
-    if (pass + 1 < passes) f.bias = nullptr, f.relu = false;
-    for (i64 r = r0; copy && r < r1; r++)
-      pack_rows(q, row(r), row(r + 1) - row(r), p0, k, rows_packed + (row(r) - row(r0)) * k);
-    for (i64 j = j0; j < j1; j++) {
-      Block b;
-      b.k = k;
-      b.columns = panels.width(j);
-      b.b_stride = panels.in_place(j) ? q.b.row : panels.step(j);
-      b.b = panels.in_place(j) ? q.b.p + p0 * q.b.row + j * PANEL : panels.at(j) + p0 * b.b_stride;
-      b.f = &f;
-      for (i64 r = r0; r < r1; r++) {
-        i64 i = row(r), rows = row(r + 1) - i;
-        if (rows == 0) continue;
-        b.a = copy ? rows_packed + (i - row(r0)) * k : q.a.p + i * q.a.row + p0 * q.a.column;
-        b.a_stride = copy ? rows : along_rows ? q.a.row : q.a.column;
-        b.c = c_at(q, i, j * PANEL);
-        b.bias = f.bias ? f.bias + (f.across ? i : j * PANEL) : nullptr;
-        micro_for(along_rows, b.columns > LANES ? 2 : 1, (int)rows)(b);
+// B stored by steps is worth copying when enough rows use it; without masks a narrow last panel must be
+Strips strips_of_b(const Product& q, const Grid& g) {
+  Strips s{View{q.b.p, q.b.column, q.b.row}, g.panels, g.panels, q.n, q.k, false, nullptr};
+  if (q.b.column != 1 || q.m > 2 * ROWS_MAX)
+    s.first = 0;
+  else if (LANES < 8 && q.n % LANES)
+    s.first = g.panels - 1;
+  return s;
+}
+
+// Steps [p0, p1) of strips that are stored by steps: eight at a time, so that both the rows read and the
+// stretches written are long.
+void pack_steps(const Strips& t, i64 p0, i64 p1) {
+  for (i64 p = p0; p < p1; p += 8)
+    for (i64 s = t.first; s < t.count; s++) {
+      const int step = t.step(s), width = t.width(s);
+      const float* src = t.v.p + t.begin(s);
+      float* dst = t.at(s);
+      const i64 end = std::min(p + 8, p1);
+      if (width == PANEL) {
+        for (i64 i = p; i < end; i++) {
+          store(dst + i * PANEL, load(src + i * t.v.column));
+          store(dst + i * PANEL + LANES, load(src + i * t.v.column + LANES));
+        }
+        continue;
+      }
+      for (int v = 0; v < step; v += LANES) {
+        const Lanes from(std::max(0, width - v)), to(step - v);
+        for (i64 i = p; i < end; i++) to.store(dst + i * step + v, from.load(src + i * t.v.column + v));
       }
     }
-  }
-  if (copy) pool_free(rows_packed, bytes);
+}
+
+// One strip whose indices are stored as rows along k.
+void pack_rows(const Strips& t, i64 s, i64 p0, i64 p1) {
+  const int step = t.step(s), width = t.width(s);
+  float* dst = t.at(s);
+  for (i64 p = p0; p < p1; p += LANES)
+    for (int v = 0; v < step; v += LANES)
+      transpose(t.v.p + (t.begin(s) + v) * t.v.row + p, t.v.row, std::max(0, std::min(LANES, width - v)),
+                (int)std::min<i64>(LANES, p1 - p), [&](int c, vec x) { store(dst + (p + c) * step + v, x); });
 }
 
 template <bool PARALLEL, class F>
@@ -202,29 +198,63 @@ void tiles(i64 n, F f) {
 }
 
 template <bool PARALLEL>
-void by_panels(const Product& q) {
-  Grid g = grid_for(q);
-  i64 to_pack = 0;  // leading panels are full, so only the last can differ
-  bool all = !packed_in_place(q, std::min<i64>(PANEL, q.n));
-  bool last = !packed_in_place(q, q.n - (g.panels - 1) * PANEL);
-  to_pack = all ? g.panels : last ? 1 : 0;
-  alignas(64) float near[4096];
-  size_t floats = (size_t)(to_pack * PANEL * q.k);
-  float* memory = floats <= 4096 ? near : (float*)pool_alloc(floats * sizeof(float));
-  Panels panels{q, memory - (g.panels - to_pack) * PANEL * q.k, g.panels};
-  if (to_pack) {
-    i64 chunk = 256, chunks = std::max<i64>(1, ceil_div(q.k, chunk));
-    auto pack = [&](i64 t) {
-      i64 j = g.panels - to_pack + t / chunks, p0 = t % chunks * chunk;
-      pack_panel(q, j * PANEL, panels.width(j), p0, std::min(q.k, p0 + chunk), panels.at(j), panels.step(j));
-    };
-    if (floats > 32768)
-      tiles<PARALLEL>(to_pack * chunks, pack);
-    else
-      tiles<false>(to_pack * chunks, pack);
+void pack(const Strips& t) {
+  if (t.floats() == 0) return;
+  const i64 chunk = t.v.row == 1 ? std::max<i64>(8, 32768 / t.n / 8 * 8) : 256, chunks = ceil_div(t.k, chunk);
+  auto one = [&](i64 i) {
+    i64 p0 = i % chunks * chunk, p1 = std::min(t.k, p0 + chunk);
+    t.v.row == 1 ? pack_steps(t, p0, p1) : pack_rows(t, t.first + i / chunks, p0, p1);
+  };
+  i64 n = t.v.row == 1 ? chunks : chunks * (t.count - t.first);
+  t.floats() > 32768 ? tiles<PARALLEL>(n, one) : tiles<false>(n, one);
+}
+
+// ---------------------------------------------------------------- tiles
+void run_tile(const Product& q, const Grid& g, const Strips& sa, const Strips& sb, i64 tile) {
+  i64 tr = tile % g.tile_rows, tc = tile / g.tile_rows;
+  i64 r0 = tr * g.blocks / g.tile_rows, r1 = (tr + 1) * g.blocks / g.tile_rows;
+  i64 j0 = tc * g.panels / g.tile_columns, j1 = (tc + 1) * g.panels / g.tile_columns;
+  i64 passes = std::max<i64>(1, ceil_div(q.k, g.k_block));
+  const bool packed_a = sa.packed, along_rows = q.a.column == 1;
+  for (i64 pass = 0; pass < passes; pass++) {
+    i64 p0 = q.k * pass / passes;
+    Finish f = q.f;
+    if (pass > 0) f.beta = 1.f;
+    if (pass + 1 < passes) f.bias = nullptr, f.relu = false;
+    Block b;
+    b.k = q.k * (pass + 1) / passes - p0;
+    b.f = &f;
+    for (i64 j = j0; j < j1; j++) {
+      b.columns = sb.width(j);
+      b.b_stride = sb.in_place(j) ? q.b.row : sb.step(j);
+      b.b = (sb.in_place(j) ? q.b.p + j * PANEL : sb.at(j)) + p0 * b.b_stride;
+      for (i64 r = r0; r < r1; r++) {
+        i64 i = sa.begin(r), rows = sa.width(r);
+        if (rows == 0) continue;
+        b.a = packed_a ? sa.at(r) + p0 * rows : q.a.p + i * q.a.row + p0 * q.a.column;
+        b.a_stride = packed_a ? rows : along_rows ? q.a.row : q.a.column;
+        b.c = c_at(q, i, j * PANEL);
+        b.bias = f.bias ? f.bias + (f.across ? i : j * PANEL) : nullptr;
+        micro_for(along_rows, b.columns > LANES ? 2 : 1, (int)rows)(b);
+      }
+    }
   }
-  tiles<PARALLEL>(g.across_rows * g.across_panels, [&](i64 t) { run_tile(q, g, panels, t); });
-  if (memory != near) pool_free(memory, floats * sizeof(float));
+}
+
+template <bool PARALLEL>
+void by_panels(const Product& q) {
+  const Grid g = grid_for(q);
+  Strips sa = strips_of_a(q, g), sb = strips_of_b(q, g);
+  // small products, mostly from inside tiles of other kernels, pack into the stack
+  alignas(64) float near[4096];
+  const size_t na = (sa.floats() + 15) / 16 * 16, n = na + sb.floats();  // strips of B stay aligned
+  float* memory = n <= 4096 ? near : (float*)pool_alloc(n * sizeof(float));
+  if (na) sa.packed = memory;
+  if (n > na) sb.packed = memory + na;
+  pack<PARALLEL>(sb);
+  pack<PARALLEL>(sa);
+  tiles<PARALLEL>(g.tile_rows * g.tile_columns, [&](i64 t) { run_tile(q, g, sa, sb, t); });
+  if (memory != near) pool_free(memory, n * sizeof(float));
 }
 
 // ---------------------------------------------------------------- few rows: dot products

@@ -123,32 +123,42 @@ bool Tensors::load(const char* name, std::initializer_list<Argument> arguments) 
 }
 
 // ---------------------------------------------------------------- sums of squares in double
-typedef float Half __attribute__((vector_size(32)));
-typedef double Doubles __attribute__((vector_size(64)));
+typedef float V8 __attribute__((vector_size(32)));
+typedef double D8 __attribute__((vector_size(64)));
 
-// sum of f(i)^2; f(i) and, for eight elements at once, f8(i)
+// v as doubles; g++ 12 by itself makes two short conversions of it
+inline void widen(D8& d, const V8& v) {
+#if defined(__AVX512F__)
+  d = (D8)_mm512_cvtps_pd((__m256)v);
+#else
+  d = __builtin_convertvector(v, D8);
+#endif
+}
+
+inline void read(V8& v, const float* p) { memcpy(&v, p, sizeof v); }
+
+// sum of the squares of n numbers: value(i), or eight of them by eight(i, V8&)
 template <class F, class F8>
-double squares(i64 lo, i64 hi, F f, F8 f8) {
-  Doubles a{}, b{}, c{}, d{};
-  i64 i = lo;
-  for (; i + 32 <= hi; i += 32) {
-    Doubles u = __builtin_convertvector(f8(i), Doubles), v = __builtin_convertvector(f8(i + 8), Doubles);
-    Doubles w = __builtin_convertvector(f8(i + 16), Doubles), x = __builtin_convertvector(f8(i + 24), Doubles);
-    a += u * u;
-    b += v * v;
-    c += w * w;
-    d += x * x;
+double squares(i64 n, F value, F8 eight) {
+  D8 sums[4] = {};
+  i64 i = 0;
+  for (; i + 32 <= n; i += 32) {
+    for (int k = 0; k < 4; k++) {
+      V8 v;
+      D8 d;
+      eight(i + 8 * k, v);
+      widen(d, v);
+      sums[k] += d * d;
+    }
   }
-  a = (a + b) + (c + d);
+  D8 a = (sums[0] + sums[1]) + (sums[2] + sums[3]);
   double sum = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
-  for (; i < hi; i++) sum += (double)f(i) * (double)f(i);
+  for (; i < n; i++) sum += (double)value(i) * (double)value(i);
   return sum;
 }
 
-inline Half eight(const float* p) {
-  Half v;
-  memcpy(&v, p, sizeof v);
-  return v;
+double sum_of_squares(const float* p, i64 n) {
+  return squares(n, [=](i64 i) { return p[i]; }, [=](i64 i, V8& v) { read(v, p + i); });
 }
 
 double in_order(const std::vector<double>& parts) {
@@ -297,8 +307,7 @@ PyObject* grad_norm(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   {
     GilRelease gil(4.0 * t.total());
     t.for_tiles([&](i64 tile, size_t i, i64 lo, i64 hi) {
-      const float* g = t.p[0][i];
-      parts[(size_t)tile] += squares(lo, hi, [=](i64 j) { return g[j]; }, [=](i64 j) { return eight(g + j); });
+      parts[(size_t)tile] += sum_of_squares(t.p[0][i] + lo, hi - lo);
     });
   }
   return PyFloat_FromDouble(std::sqrt(in_order(parts)));
@@ -400,9 +409,8 @@ void factored_statistics(const FactoredScalars& s, const Matrices& m, const floa
       const float* a = g + (matrix * m.rows + i) * m.columns;
       SPIRAL_INDEPENDENT
       for (i64 j = 0; j < m.columns; j++) sums[j] += a[j] * a[j];
-      double sum = squares(0, m.columns, [=](i64 j) { return a[j]; }, [=](i64 j) { return eight(a + j); });
       float& r = row[matrix * m.rows + i];
-      r = b2 * r + w2 * ((float)(sum / (double)m.columns) + eps1);
+      r = b2 * r + w2 * ((float)(sum_of_squares(a, m.columns) / (double)m.columns) + eps1);
     }
   });
   for (i64 matrix = 0; matrix < m.count; matrix++) {
@@ -432,8 +440,13 @@ void factored_step(const FactoredScalars& s, const Matrices& m, float* p, const 
     double sum = 0;
     for (i64 i = lo; i < hi; i++) {
       const float *a = g + i * m.columns, *c = by_col + i / m.rows * m.columns, r = by_row[i];
-      sum += squares(0, m.columns, [=](i64 j) { return a[j] * r * c[j]; },
-                     [=](i64 j) { return eight(a + j) * r * eight(c + j); });
+      sum += squares(m.columns, [=](i64 j) { return a[j] * r * c[j]; },
+                     [=](i64 j, V8& v) {
+                       V8 w;
+                       read(v, a + j);
+                       read(w, c + j);
+                       v *= r * w;
+                     });
     }
     parts[(size_t)(lo / grain)] = sum;
   });

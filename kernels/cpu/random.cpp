@@ -314,7 +314,10 @@ PyObject* dropout(PyObject*, PyObject* const* args, Py_ssize_t n) {
       float* o = y + at;
       const uint32_t* w = words + lead;
       SPIRAL_INDEPENDENT
-      for (i64 i = 0; i < k; i++) o[i] = w[i] >= threshold ? a[i] * scale : 0.f;
+      for (i64 i = 0; i < k; i++) {
+        const float kept = a[i] * scale;  // before the choice, or the loop would not vectorise
+        o[i] = w[i] >= threshold ? kept : 0.f;
+      }
     });
   }
   Py_RETURN_NONE;

@@ -17,30 +17,64 @@ namespace spiral {
 namespace {
 // 16 lanes on every processor: the compiler splits them where registers are shorter
 typedef float V __attribute__((vector_size(64)));
-typedef float Half __attribute__((vector_size(32)));
+typedef float V8 __attribute__((vector_size(32)));
+typedef float V4 __attribute__((vector_size(16)));
 typedef double D __attribute__((vector_size(64)));
+typedef double D4 __attribute__((vector_size(32)));
+typedef double D2 __attribute__((vector_size(16)));
 
-inline V sixteen(const float* p) {
-  V v;
-  memcpy(&v, p, sizeof v);
-  return v;
+inline void read(V& v, const float* p) { memcpy(&v, p, sizeof v); }
+// the first n < 16 lanes; the others are `rest`
+inline void read_part(V& v, const float* p, i64 n, float rest) {
+#if defined(__AVX512F__)
+  v = (V)_mm512_mask_loadu_ps(_mm512_set1_ps(rest), (__mmask16)((1 << n) - 1), p);
+#else
+  v = V{} + rest;
+  for (i64 k = 0; k < n; k++) v[k] = p[k];
+#endif
 }
+// the two halves of a vector; without the builtin they take a way through memory
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define SPIRAL_SPLIT_2(v, l, h) l = __builtin_shufflevector(v, v, 0, 1), h = __builtin_shufflevector(v, v, 2, 3)
+#define SPIRAL_SPLIT_4(v, l, h) \
+  l = __builtin_shufflevector(v, v, 0, 1, 2, 3), h = __builtin_shufflevector(v, v, 4, 5, 6, 7)
+#define SPIRAL_SPLIT_8(v, l, h)                                 \
+  l = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7),    \
+  h = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15)
+#endif
+#endif
+#if !defined(SPIRAL_SPLIT_2)
+#define SPIRAL_SPLIT_2(v, l, h) memcpy(&l, &v, sizeof l), memcpy(&h, (const char*)&v + sizeof l, sizeof l)
+#define SPIRAL_SPLIT_4 SPIRAL_SPLIT_2
+#define SPIRAL_SPLIT_8 SPIRAL_SPLIT_2
+#endif
 
 // ---------------------------------------------------------------- the four reductions
 struct Sum {
   typedef double Total;
-  typedef D Wide;  // where blocks of lanes are collected
+  typedef D Wide;  // collects blocks of lanes
   static constexpr double zero = 0.0;
   template <class T>
   static inline void join(T& a, const T& x) { a += x; }
   static inline void collect(Wide& w, const V& v) {
-    Half lo, hi;
-    memcpy(&lo, &v, 32);
-    memcpy(&hi, (const char*)&v + 32, 32);
-    w += __builtin_convertvector(lo, D) + __builtin_convertvector(hi, D);
+    V8 low, high;
+    SPIRAL_SPLIT_8(v, low, high);
+#if defined(__AVX512F__)  // g++ 12 makes two short conversions of each
+    w += (D)_mm512_cvtps_pd((__m256)low) + (D)_mm512_cvtps_pd((__m256)high);
+#else
+    w += __builtin_convertvector(low, D) + __builtin_convertvector(high, D);
+#endif
   }
-  static inline Wide empty() { return D{}; }
-  static inline Total fold(const Wide& w) { return ((w[0] + w[4]) + (w[2] + w[6])) + ((w[1] + w[5]) + (w[3] + w[7])); }
+  static inline Total fold(const Wide& w) {
+    D4 a, b;
+    D2 c, d;
+    SPIRAL_SPLIT_4(w, a, b);
+    a += b;
+    SPIRAL_SPLIT_2(a, c, d);
+    c += d;
+    return c[0] + c[1];
+  }
 };
 
 template <bool MAX>
@@ -48,51 +82,67 @@ struct Extreme {
   typedef float Total;
   typedef V Wide;
   static constexpr float zero = MAX ? -std::numeric_limits<float>::infinity() : std::numeric_limits<float>::infinity();
-  // what is not a number compares false: it is taken by the second test and then never given up
+  // NaN compares false: the second test takes it, and then nothing replaces it. Two tests in a row, as the
+  // first is one instruction, and a branch on the second is always foreseen.
   template <class T>
   static inline void join(T& a, const T& x) {
-    if constexpr (MAX)
-      a = (x > a) | (x != x) ? x : a;
-    else
-      a = (x < a) | (x != x) ? x : a;
+    const T more = MAX ? (x > a ? x : a) : (x < a ? x : a);
+    a = x != x ? x : more;
   }
   static inline void collect(Wide& w, const V& v) { join(w, v); }
-  static inline Wide empty() { return V{} + zero; }
   static inline Total fold(const Wide& w) {
-    Total t = w[0];
-    for (int i = 1; i < 16; i++) join(t, (float)w[i]);
-    return t;
+    V8 a, b;
+    V4 c, d;
+    SPIRAL_SPLIT_8(w, a, b);
+    join(a, b);
+    SPIRAL_SPLIT_4(a, c, d);
+    join(c, d);
+    d = V4{c[2], c[3], c[0], c[1]};
+    join(c, d);
+    d = V4{c[1], c[0], c[3], c[2]};
+    join(c, d);
+    return c[0];
   }
 };
 
 // ---------------------------------------------------------------- along a row
 template <class Op>
-typename Op::Total contiguous_row(const float* x, i64 n) {
-  typedef typename Op::Total Total;
-  Total total = Op::zero;
+typename Op::Total contiguous_row(const float* p, i64 n) {
+  typedef typename Op::Wide Wide;
+  Wide wide = Wide{} + Op::zero;
+  V a, b, c, d, x;
+  const i64 whole = n / 64 * 64;
   i64 i = 0;
-  if (n >= 16) {
-    typename Op::Wide wide = Op::empty();
-    const i64 whole = n / 64 * 64;
-    while (i < whole) {  // 1024 elements: four accumulators of 16 lanes and 16 terms
-      const i64 end = std::min(whole, i + 1024);
-      V a = sixteen(x + i), b = sixteen(x + i + 16), c = sixteen(x + i + 32), d = sixteen(x + i + 48);
-      for (i += 64; i < end; i += 64) {
-        Op::join(a, sixteen(x + i));
-        Op::join(b, sixteen(x + i + 16));
-        Op::join(c, sixteen(x + i + 32));
-        Op::join(d, sixteen(x + i + 48));
-      }
-      Op::join(a, b);
-      Op::join(c, d);
-      Op::join(a, c);
-      Op::collect(wide, a);
+  while (i < whole) {  // 1024 elements: four accumulators of 16 lanes and 16 terms
+    const i64 end = std::min(whole, i + 1024);
+    read(a, p + i);
+    read(b, p + i + 16);
+    read(c, p + i + 32);
+    read(d, p + i + 48);
+    for (i += 64; i < end; i += 64) {
+      read(x, p + i);
+      Op::join(a, x);
+      read(x, p + i + 16);
+      Op::join(b, x);
+      read(x, p + i + 32);
+      Op::join(c, x);
+      read(x, p + i + 48);
+      Op::join(d, x);
     }
-    for (; i + 16 <= n; i += 16) Op::collect(wide, sixteen(x + i));
-    total = Op::fold(wide);
+    Op::join(a, b);
+    Op::join(c, d);
+    Op::join(a, c);
+    Op::collect(wide, a);
   }
-  for (; i < n; i++) Op::join(total, (Total)x[i]);
-  return total;
+  for (; i + 16 <= n; i += 16) {
+    read(x, p + i);
+    Op::collect(wide, x);
+  }
+  if (i < n) {
+    read_part(x, p + i, n - i, (float)Op::zero);
+    Op::collect(wide, x);
+  }
+  return Op::fold(wide);
 }
 
 template <class Op>
@@ -108,6 +158,11 @@ typename Op::Total row(const float* x, i64 stride, i64 n) {
   Op::join(t[2], t[3]);
   Op::join(t[0], t[2]);
   return t[0];
+}
+
+template <class Total>
+inline float result(Total t, double divisor) {
+  return divisor == 1.0 ? (float)t : (float)((double)t / divisor);
 }
 
 // ---------------------------------------------------------------- axes
@@ -221,11 +276,13 @@ void reduce_rows(const Plan& p, const float* x, float* out, double divisor) {
   };
   if (parts == 1) {
     parallel_range(outputs, std::max<i64>(1, units_of_tile / units), [&](i64 lo, i64 hi) {
-      Walk w(p.kept, lo);
-      for (i64 i = lo; i < hi; i++, w.next()) {
-        Total t = units == 1 ? row<Op>(x + w.x, p.inner_x, p.inner) : total_of(x + w.x, 0, units);
-        out[w.o] = (float)(t / (Total)divisor);
+      if (units == 1 && p.kept.nd <= 1) {  // plain rows
+        const i64 sx = p.kept.nd ? p.kept.sx[0] : 0, so = p.kept.nd ? p.kept.so[0] : 0;
+        for (i64 i = lo; i < hi; i++) out[i * so] = result<Total>(row<Op>(x + i * sx, p.inner_x, p.inner), divisor);
+        return;
       }
+      Walk w(p.kept, lo);
+      for (i64 i = lo; i < hi; i++, w.next()) out[w.o] = result(total_of(x + w.x, 0, units), divisor);
     });
     return;
   }
@@ -240,7 +297,7 @@ void reduce_rows(const Plan& p, const float* x, float* out, double divisor) {
   for (i64 i = 0; i < outputs; i++, w.next()) {
     Total total = Op::zero;
     for (i64 k = 0; k < parts; k++) Op::join(total, partial[i * parts + k]);
-    out[w.o] = (float)(total / (Total)divisor);
+    out[w.o] = result(total, divisor);
   }
 }
 
@@ -325,7 +382,7 @@ void reduce_columns(const Plan& p, const float* x, float* out, double divisor) {
       columns_of<Op>(base + c * p.inner_x, p.inner_x, Walk(p.reduced, lo), hi - lo, w, total);
   };
   auto finish = [&](float* o, const Total* total, i64 n) {
-    for (i64 j = 0; j < n; j++) o[j * p.inner_o] = (float)(total[j] / (Total)divisor);
+    for (i64 j = 0; j < n; j++) o[j * p.inner_o] = result(total[j], divisor);
   };
   if (parts == 1) {
     parallel_range(outputs * blocks, std::max<i64>(1, GRAIN / (rows * block)), [&](i64 lo, i64 hi) {
@@ -418,7 +475,7 @@ PyObject* reduce(const char* name, PyObject* const* args, Py_ssize_t nargs) {
   }
   const double divisor = MEAN ? (double)(total / outputs) : 1.0;
   if (outputs == 1 && total <= GRAIN && contiguous(x)) {  // no plan for what is a row already
-    to[0] = (float)(contiguous_row<Op>(from, total) / (typename Op::Total)divisor);
+    to[0] = result(contiguous_row<Op>(from, total), divisor);
     Py_RETURN_NONE;
   }
   Plan plan = make_plan(x, reduced);

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from spiral.train import TrainConfig
     from spiral.train.run import Prepared
 
 HELP = "train a small language model on Python's own documentation, export it, and check the export"
@@ -20,7 +19,6 @@ EXAMPLES = (
     "spiral demo --seconds 60",
     "spiral demo --steps 300 --out runs/short",
 )
-_CALIBRATION_STEPS = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,20 +35,22 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from spiral.cli.progress import TerminalProgress
-    from spiral.train import TrainConfig, prepare, run_training
+    from spiral.train import TimeBudget, TrainConfig, prepare, run_training
     from spiral.train.trainer import Interrupted
 
     console = Console(highlight=False, soft_wrap=True)
     settings = {"run": {"out": arguments.out, "log_every": 50, "eval_every": 250, "checkpoint_every": 250}}
     config = TrainConfig.from_dict(settings).with_overrides(arguments.overrides)
-    steps = arguments.steps or _steps_in(config, arguments.seconds, console)
-    config = config.updated({"run": {"steps": steps}})
+    if arguments.steps is not None:
+        config = config.updated({"run": {"steps": arguments.steps}})
+    budget = [] if arguments.steps is not None else [TimeBudget(arguments.seconds)]
     progress = TerminalProgress(console)
-    prepared = prepare(config, callbacks=[progress])
+    prepared = prepare(config, overwrite=True, callbacks=[*budget, progress])
     references = _baselines(prepared, console)
     console.print(
-        f"model: {prepared.trainer.model.parameter_count():,} parameters, vocabulary "
-        f"{prepared.tokenizer.vocab_size:,}; {steps:,} steps of {config.run.batch_size} x {config.model.context_length} tokens"
+        f"model: {prepared.trainer.model.num_parameters():,} parameters, vocabulary "
+        f"{prepared.tokenizer.vocab_size:,}; {config.run.batch_size} x {config.model.context_length} tokens a step, "
+        + (f"{arguments.seconds:.0f} s" if budget else f"{config.run.steps:,} steps")
     )
     try:
         result = run_training(prepared, name="spiral-demo", references=references)
@@ -68,23 +68,6 @@ def run(arguments: argparse.Namespace) -> int:
     _export_and_check(prepared, result["bits_per_byte"], console)
     console.print(f"files: {', '.join(sorted(p.name for p in Path(config.run.out).iterdir() if p.is_file()))}")
     return 0
-
-
-def _steps_in(config: TrainConfig, seconds: float, console: Console) -> int:
-    """How many steps fit, from a few real ones: the schedule has to know its length beforehand."""
-    import tempfile
-
-    from spiral.train import prepare
-
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = prepare(config.updated({"run": {"out": folder}})).trainer
-        for _ in range(3):  # binds kernels, fills the buffer pool
-            trainer.train_step()
-        times = sorted(trainer.train_step().seconds for _ in range(_CALIBRATION_STEPS))
-    median = times[len(times) // 2]
-    steps = max(1, int(seconds / median))
-    console.print(f"speed: {1.0 / median:.2f} steps/s, so {steps:,} steps in {seconds:.0f} s")
-    return steps
 
 
 def _baselines(prepared: Prepared, console: Console) -> dict[str, float]:

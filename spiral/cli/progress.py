@@ -43,10 +43,13 @@ class TerminalProgress(Callback):
         self._losses.append(record.loss)
         speed = f"{1.0 / record.seconds:.1f} steps/s, {record.tokens / record.seconds:,.0f} tokens/s"
         if self._bar is not None:
-            self._bar.update(self._task, completed=record.step, loss=record.loss, speed=speed)
+            self._bar.update(
+                self._task, completed=record.step, total=trainer.config.run.steps, loss=record.loss, speed=speed
+            )
         elif record.step % trainer.config.run.log_every == 0 or record.step == trainer.config.run.steps:
             self._console.print(
-                f"step {record.step:>6}  loss {record.loss:.4f}  lr {record.lr:.2e}  norm {record.grad_norm:.2f}  {speed}",
+                f"step {record.step:>6}  loss {record.loss:.4f}  lr {record.lr:.2e}  "
+                f"norm {record.grad_norm:.2f}  {speed}",
                 soft_wrap=True,
                 highlight=False,
             )

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml] [key=value ...]", help="configuration")
     parser.add_argument("--resume", metavar="RUN", help="go on from the newest checkpoint of a run's folder")
+    parser.add_argument("--overwrite", action="store_true", help="remove another run's checkpoints in run.out")
     parser.add_argument("--print", action="store_true", help="print the configuration as YAML and stop")
 
 
@@ -48,9 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     console = Console()
     progress = TerminalProgress(console)
-    prepared = prepare(config, resume=bool(arguments.resume), callbacks=[progress])
+    prepared = prepare(config, resume=bool(arguments.resume), overwrite=arguments.overwrite, callbacks=[progress])
     console.print(
-        f"{prepared.trainer.model.parameter_count():,} parameters, {config.run.steps:,} steps, {config.run.out}",
+        f"{prepared.trainer.model.num_parameters():,} parameters, {config.run.steps:,} steps, {config.run.out}",
         highlight=False,
     )
     try:

@@ -249,10 +249,6 @@ class Llama(nn.Module):
 
         return list(generate(self, prompt, n, temperature=temperature, top_k=top_k, seed=seed))
 
-    def parameter_count(self) -> int:
-        """How many numbers are trained; a tied embedding counts once."""
-        return sum(p.size for _, p in self.named_parameters())
-
     def _output_weight(self) -> Tensor:
         head = self.model.embed_tokens if self.config.tied else self.lm_head
         weight: Tensor = head.weight
@@ -261,11 +257,11 @@ class Llama(nn.Module):
     def _initialise(self) -> None:
         """Normal weights of deviation 0.02, smaller where they add to the residual stream (GPT-2)."""
         residual = 0.02 / math.sqrt(2 * self.config.n_layer)
-        with sp.no_grad():
-            for name, parameter in self.named_parameters():
-                if parameter.ndim == 2:
-                    std = residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02
-                    parameter.detach().copy_(sp.random.normal(parameter.shape, std=std))
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                nn.init.normal_(
+                    parameter, std=residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02
+                )
 
 
 @lru_cache(maxsize=8)

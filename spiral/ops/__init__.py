@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-from spiral.op import F
-from spiral.ops import (
-    attention as _attention,
-)
-from spiral.ops import (
-    composite,
-    conv,
-    elementwise,
-    linalg,
-    loss,
-    manipulation,
-    norm,
-    optim,
-    reduce,
-)
-from spiral.ops import (
-    embedding as _embedding,
-)
-from spiral.ops.composite import (
-    clip,
-    expand_dims,
-    geglu,
-    matrix_transpose,
-    squeeze,
-    stack,
-    std,
-)
-from spiral.ops.generated import *  # noqa: F403
-from spiral.ops import generated  # isort: skip
+from spiral.op import OPS, F
+from spiral.ops import attention as _attention
+from spiral.ops import composite, conv, elementwise, linalg, loss, manipulation, norm, optim, reduce
+from spiral.ops import embedding as _embedding
+from spiral.ops import generated as _generated
+from spiral.ops.composite import clip, expand_dims, geglu, matrix_transpose, squeeze, stack, std
+from spiral.ops.generated import *
 
-for _name in generated.__all__:
-    setattr(F, _name, getattr(generated, _name))
-for _name in (
-    "clip",
-    "constant",
-    "expand_dims",
-    "geglu",
-    "matrix_transpose",
-    "one_hot",
-    "squeeze",
-    "stack",
-    "std",
-    "zeros_of",
-):
+_COMPOSITE = ("clip", "expand_dims", "geglu", "matrix_transpose", "squeeze", "stack", "std")
+for _name in _generated.__all__:
+    setattr(F, _name, getattr(_generated, _name))
+for _name in (*_COMPOSITE, "constant", "one_hot", "zeros_of"):
     setattr(F, _name, getattr(composite, _name))
-del _name
+
+# what `spiral` re-exports: not the gradients and steps that only other code calls, not the family modules
+__all__ = sorted({*(n for n in _generated.__all__ if not OPS[n].internal), *_COMPOSITE})

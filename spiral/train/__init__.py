@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spiral.train.budget import TimeBudget
 from spiral.train.callbacks import Callback
 from spiral.train.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, load_config
 from spiral.train.evaluate import Evaluation, evaluate
@@ -17,6 +18,7 @@ __all__ = [
     "OptimConfig",
     "RunConfig",
     "StepRecord",
+    "TimeBudget",
     "TrainConfig",
     "Trainer",
     "evaluate",

@@ -37,7 +37,7 @@ def model_card(
     tokens = config.run.steps * config.run.batch_size * config.run.accumulate * config.model.context_length
     parts = [
         f"# {name}",
-        f"A Llama-style language model with {model.parameter_count():,} parameters: {shape.n_layer} layers of width "
+        f"A Llama-style language model with {model.num_parameters():,} parameters: {shape.n_layer} layers of width "
         f"{shape.dim}, {shape.n_head} heads ({shape.n_kv_head} for keys and values), feed-forward width "
         f"{shape.ffn_dim}, context {shape.context_length}, vocabulary {shape.vocab_size:,}"
         f"{', tied embedding' if shape.tied else ''}.",

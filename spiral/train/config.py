@@ -25,7 +25,7 @@ class ModelConfig:
     n_head: int = 4
     n_kv_head: int = 2
     dim: int = 128
-    ffn_dim: int = 344
+    ffn_dim: int = 352
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
     tied: bool = True

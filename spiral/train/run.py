@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,16 @@ from typing import Any
 
 import spiral as sp
 from spiral.data import TokenDataset
-from spiral.errors import DataError, FormatError
+from spiral.errors import ConfigError, DataError, FormatError
 from spiral.models.files import TOKENIZER, save_llama
 from spiral.models.llama import Llama
 from spiral.text import Tokenizer, demo_corpus, load_text, split
 from spiral.train.callbacks import Callback
 from spiral.train.card import model_card
+from spiral.train.checkpoint import list_checkpoints
 from spiral.train.config import TrainConfig
 from spiral.train.metrics import draw_loss
-from spiral.train.trainer import HeldOut, Trainer
+from spiral.train.trainer import CHECKPOINTS, HeldOut, Trainer
 
 RUN_CONFIG = "train.json"
 
@@ -34,19 +36,24 @@ class Prepared:
     held_out_text: str
 
 
-def prepare(config: TrainConfig, *, resume: bool = False, callbacks: Sequence[Callback] = ()) -> Prepared:
+def prepare(
+    config: TrainConfig, *, resume: bool = False, overwrite: bool = False, callbacks: Sequence[Callback] = ()
+) -> Prepared:
     """Read the text, learn or load the tokenizer, make the model and its trainer.
 
     Args:
         config: The run.
         resume: Go on from the newest checkpoint of the run's folder.
+        overwrite: Whether a new run may remove the checkpoints of another one in its folder.
         callbacks: See `Callback`.
 
     Raises:
         DataError: The text cannot be used, or there is no checkpoint to resume.
-        ConfigError: The model's shape does not work.
+        ConfigError: The model's shape does not work, or another run's checkpoints are in the folder.
     """
     folder = Path(config.run.out)
+    if not resume:
+        _clear_checkpoints(folder, overwrite)
     text = demo_corpus() if config.data.path is None else load_text(config.data.path)
     train_text, held_out_text = split(text, config.data.held_out)
     if resume and not (folder / TOKENIZER).exists():
@@ -76,6 +83,18 @@ def prepare(config: TrainConfig, *, resume: bool = False, callbacks: Sequence[Ca
     return Prepared(trainer, tokenizer, train_text, held_out_text)
 
 
+def _clear_checkpoints(folder: Path, overwrite: bool) -> None:
+    """A new run must not find another's checkpoints: resuming would take whichever is further."""
+    found = list_checkpoints(folder / CHECKPOINTS)
+    if found and not overwrite:
+        raise ConfigError(
+            f"run.out: {folder} holds the checkpoints of another run (up to {found[-1].name}); resume it, "
+            "allow to overwrite it, or choose another run.out."
+        )
+    for path in found:
+        shutil.rmtree(path)
+
+
 def run_training(prepared: Prepared, *, name: str, references: dict[str, float] | None = None) -> dict[str, Any]:
     """Train to the end and write weights, curve and card into the run's folder.
 
@@ -92,10 +111,10 @@ def run_training(prepared: Prepared, *, name: str, references: dict[str, float] 
         Interrupted: Ctrl-C; a checkpoint was written before.
     """
     trainer, references = prepared.trainer, references or {}
-    folder, config = trainer.folder, trainer.config
     trainer.fit()
+    folder, config = trainer.folder, trainer.config
     if trainer.last_evaluation is None:  # resumed at its end
-        trainer._evaluate()
+        trainer.evaluate()
     assert trainer.last_evaluation is not None
     bits = trainer.last_evaluation.bits_per_byte
     save_llama(folder, trainer.model, prepared.tokenizer)
@@ -109,7 +128,8 @@ def run_training(prepared: Prepared, *, name: str, references: dict[str, float] 
         name,
         trainer.model,
         config,
-        data=f"{source}: {len(prepared.train_text):,} characters to train on, {len(prepared.held_out_text):,} held out.",
+        data=f"{source}: {len(prepared.train_text):,} characters to train on, "
+        f"{len(prepared.held_out_text):,} held out.",
         results={"this model": bits, **references},
         sample=sample,
         steps_per_second=speed,

@@ -26,6 +26,9 @@ from spiral.train.evaluate import Evaluation, evaluate
 from spiral.train.metrics import MetricsFile
 from spiral.train.schedule import warmup_cosine
 
+CHECKPOINTS = "checkpoints"
+"""The folder for them in a run's folder."""
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -124,17 +127,17 @@ class Trainer:
             TrainingError: Loss or gradient is not finite.
             Interrupted: Ctrl-C; a checkpoint was written before.
         """
-        run = self.config.run
         self.folder.mkdir(parents=True, exist_ok=True)
         self.metrics.keep_up_to(self.step)
         self._tell("on_start")
         with _ctrl_c_noticed() as pressed:
-            while self.step < run.steps:
+            while self.step < self.config.run.steps:
                 record = self.train_step()
                 self.metrics.add("step", record.__dict__)
                 self._tell("on_step", record)
+                run = self.config.run  # a callback may have changed it
                 if _is_due(self.step, run.eval_every) or self.step == run.steps:
-                    self._evaluate()
+                    self.evaluate()
                 if _is_due(self.step, run.checkpoint_every) or self.step == run.steps:
                     self.save()
                 if pressed.is_set() and self.step < run.steps:
@@ -189,7 +192,8 @@ class Trainer:
                 sp.ops.scale_(gradients, factor=limit / norm)
         return norm
 
-    def _evaluate(self) -> None:
+    def evaluate(self) -> None:
+        """Evaluate on the held-out text, if there is any, and record it."""
         if self.held_out is None:
             return
         found = evaluate(
@@ -211,7 +215,7 @@ class Trainer:
     @property
     def checkpoints(self) -> Path:
         """The folder of the run's checkpoints."""
-        return self.folder / "checkpoints"
+        return self.folder / CHECKPOINTS
 
     def save(self) -> Path:
         """Write a checkpoint; gives its folder.
@@ -248,7 +252,8 @@ class Trainer:
         if saved.state["fingerprint"] != self.fingerprint:
             raise DataError(
                 f"resume: {self.folder}: the checkpoint was trained on other data than is here now "
-                f"({saved.state['fingerprint'][:12]}, now {self.fingerprint[:12]}); bring the text back or start a new run."
+                f"({saved.state['fingerprint'][:12]}, now {self.fingerprint[:12]}); bring the text back or start "
+                "a new run."
             )
         self._require_same(saved.state["config"])
         set_weights(self.model, saved.weights, "checkpoint")
@@ -262,6 +267,7 @@ class Trainer:
         now = self.config.to_dict()
         keys = [("model", key) for key in now["model"]] + [("data", key) for key in now["data"]]
         keys += [("run", "seed"), ("run", "batch_size"), ("run", "accumulate")]
+        keys += [("optim", key) for key in ("beta1", "beta2", "eps", "weight_decay")]
         changed = [
             f"{section}.{key}={now[section][key]!r} (was {saved[section][key]!r})"
             for section, key in keys

@@ -1,0 +1,77 @@
+"""Modules, under PyTorch's names."""
+
+from __future__ import annotations
+
+from spiral.nn import functional, init
+from spiral.nn.activation import GELU, Flatten, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from spiral.nn.attention import MultiHeadAttention
+from spiral.nn.container import ModuleDict, ModuleList, Sequential
+from spiral.nn.conv import Conv1d, Conv2d
+from spiral.nn.dropout import Dropout
+from spiral.nn.embedding import Embedding
+from spiral.nn.feedforward import GeGLU, SwiGLU
+from spiral.nn.linear import Linear
+from spiral.nn.loss import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    MSELoss,
+    NLLLoss,
+)
+from spiral.nn.module import Module, RemovableHandle
+from spiral.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
+from spiral.nn.parameter import Parameter
+from spiral.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from spiral.nn.recurrent import GRU, LSTM
+from spiral.nn.rotary import RotaryEmbedding
+from spiral.nn.state import LoadReport, StateDictError
+
+__all__ = [
+    "GELU",
+    "GRU",
+    "LSTM",
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "BCELoss",
+    "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Conv1d",
+    "Conv2d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Embedding",
+    "Flatten",
+    "GeGLU",
+    "GroupNorm",
+    "HuberLoss",
+    "KLDivLoss",
+    "L1Loss",
+    "LayerNorm",
+    "Linear",
+    "LoadReport",
+    "MSELoss",
+    "MaxPool2d",
+    "Module",
+    "ModuleDict",
+    "ModuleList",
+    "MultiHeadAttention",
+    "NLLLoss",
+    "Parameter",
+    "RMSNorm",
+    "ReLU",
+    "RemovableHandle",
+    "RotaryEmbedding",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "StateDictError",
+    "SwiGLU",
+    "Tanh",
+    "functional",
+    "init",
+]

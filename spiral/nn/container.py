@@ -1,0 +1,120 @@
+"""Containers: modules in sequence, in a list, in a dict."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from typing import Any
+
+from spiral.errors import ArgumentError, IndexingError
+from spiral.nn.module import Module
+
+
+def _module(owner: str, value: Any) -> Module:
+    if not isinstance(value, Module):
+        raise ArgumentError(f"{owner}: expected a Module; received {type(value).__name__}.")
+    return value
+
+
+class ModuleList(Module):
+    """Modules in a list, whose parameters count as those of the module that holds it."""
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        super().__init__()
+        self.extend(modules)
+
+    def append(self, module: Module) -> ModuleList:
+        """Adds a module at the end."""
+        self.add_module(str(len(self)), _module(type(self).__name__, module))
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> ModuleList:
+        """Adds modules at the end."""
+        for module in modules:
+            self.append(module)
+        return self
+
+    def _items(self) -> list[Module]:
+        return list(self.children())
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return (
+                type(self)(*self._items()[index]) if isinstance(self, Sequential) else ModuleList(self._items()[index])
+            )
+        if not -len(self) <= index < len(self):
+            raise IndexingError(f"{type(self).__name__}: index {index} is not in [0, {len(self)}).")
+        return self._items()[index]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        if not -len(self) <= index < len(self):
+            raise IndexingError(f"{type(self).__name__}: index {index} is not in [0, {len(self)}).")
+        self.add_module(str(index % len(self)), _module(type(self).__name__, module))
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+
+class Sequential(ModuleList):
+    """Modules called one after the other.
+
+    Example:
+        >>> import spiral as sp
+        >>> from spiral.nn import Linear, ReLU
+        >>> Sequential(Linear(3, 4), ReLU(), Linear(4, 2))(sp.ones((5, 3))).shape
+        (5, 2)
+    """
+
+    def __init__(self, *modules: Module) -> None:
+        super().__init__(modules)
+
+    def forward(self, x: Any) -> Any:
+        for module in self._modules.values():
+            x = module(x)  # type: ignore[misc]
+        return x
+
+
+class ModuleDict(Module):
+    """Modules by name, whose parameters count as those of the module that holds it."""
+
+    def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
+        super().__init__()
+        for name, module in (modules or {}).items():
+            self[name] = module
+
+    def __setitem__(self, name: str, module: Module) -> None:
+        if not name or "." in name or hasattr(type(self), name):
+            raise ArgumentError(f"ModuleDict: {name!r} cannot be a name: it is empty, has a dot, or is a method's.")
+        self.add_module(name, _module("ModuleDict", module))
+
+    def __getitem__(self, name: str) -> Module:
+        module = self._modules.get(name)
+        if module is None:
+            raise IndexingError(f"ModuleDict: expected one of {', '.join(self._modules)}; received {name!r}.")
+        return module
+
+    def __delitem__(self, name: str) -> None:
+        delattr(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def keys(self) -> KeysView[str]:
+        """The names."""
+        return self._modules.keys()
+
+    def values(self) -> ValuesView[Module | None]:
+        """The modules."""
+        return self._modules.values()
+
+    def items(self) -> ItemsView[str, Module | None]:
+        """Names and modules."""
+        return self._modules.items()

@@ -1,0 +1,27 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+from spiral.errors import ArgumentError
+from spiral.nn import functional
+from spiral.nn.module import Module
+from spiral.tensor import Tensor
+
+
+class Dropout(Module):
+    """In training, zeroes elements with probability p and scales the rest by 1 / (1 - p) (Srivastava et al. 2014).
+
+    The mask comes from `spiral.random`, so the same seed gives the same mask on every backend.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        if not 0.0 <= p < 1.0:
+            raise ArgumentError(f"Dropout: p must be in [0, 1); received {p}.")
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

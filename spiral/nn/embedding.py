@@ -1,0 +1,49 @@
+"""Embedding: a row of a table for each index."""
+
+from __future__ import annotations
+
+from spiral import ops
+from spiral.autograd import no_grad
+from spiral.creation import arange, empty_
+from spiral.errors import ArgumentError
+from spiral.nn import functional, init
+from spiral.nn.module import Module
+from spiral.nn.parameter import Parameter
+from spiral.tensor import Tensor
+
+
+class Embedding(Module):
+    """weight[indices]; first values are standard normal.
+
+    Args:
+        num_embeddings: Rows of the table.
+        embedding_dim: Length of a row.
+        padding_idx: Row that starts at zero and gets no gradient.
+    """
+
+    weight: Parameter
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None) -> None:
+        super().__init__()
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise ArgumentError(f"Embedding: padding_idx must be in [0, {num_embeddings}); received {padding_idx}.")
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        self.weight = Parameter(empty_((num_embeddings, embedding_dim)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws first values."""
+        init.normal_(self.weight)
+        if self.padding_idx is not None:
+            with no_grad():
+                rows = ops.expand_dims(arange(self.num_embeddings), axis=1)
+                self.weight.copy_(ops.where(rows == self.padding_idx, 0.0, self.weight.detach()))
+
+    def forward(self, indices: Tensor) -> Tensor:
+        """indices (...) integers to (..., embedding_dim)."""
+        return functional.embedding(indices, self.weight, padding_idx=self.padding_idx)
+
+    def extra_repr(self) -> str:
+        return f"padding_idx={self.padding_idx}" if self.padding_idx is not None else ""

@@ -1,0 +1,45 @@
+"""Gated feed-forward layers of transformers (Shazeer 2020)."""
+
+from __future__ import annotations
+
+from spiral import ops
+from spiral.nn.linear import Linear
+from spiral.nn.module import Module
+from spiral.tensor import Tensor
+
+
+class _Gated(Module):
+    """Three projections under the names of Hugging Face's Llama.
+
+    Args:
+        d_model: Length of x's last axis.
+        hidden_dim: Length inside.
+        bias: Whether the projections have biases.
+    """
+
+    def __init__(self, d_model: int, hidden_dim: int, bias: bool = False) -> None:
+        super().__init__()
+        self.gate_proj = Linear(d_model, hidden_dim, bias)
+        self.up_proj = Linear(d_model, hidden_dim, bias)
+        self.down_proj = Linear(hidden_dim, d_model, bias)
+
+
+class SwiGLU(_Gated):
+    __doc__ = f"down(silu(gate(x)) * up(x)). {_Gated.__doc__}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., d_model) to the same shape."""
+        return self.down_proj(ops.swiglu(self.gate_proj(x), self.up_proj(x)))  # type: ignore[no-any-return]
+
+
+class GeGLU(_Gated):
+    """down(gelu(gate(x)) * up(x)); arguments as in `SwiGLU`, and which form of gelu."""
+
+    def __init__(self, d_model: int, hidden_dim: int, bias: bool = False, approximate: str = "none") -> None:
+        super().__init__(d_model, hidden_dim, bias)
+        self.approximate = approximate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., d_model) to the same shape."""
+        gated = ops.geglu(self.gate_proj(x), self.up_proj(x), approximate=self.approximate)
+        return self.down_proj(gated)  # type: ignore[no-any-return]

@@ -1,0 +1,55 @@
+"""Linear: x @ weight.T + bias."""
+
+from __future__ import annotations
+
+import math
+
+from spiral import ops
+from spiral.creation import empty_
+from spiral.errors import ArgumentError
+from spiral.nn import init
+from spiral.nn.module import Module
+from spiral.nn.parameter import Parameter
+from spiral.tensor import Tensor
+
+
+class Linear(Module):
+    """y = x @ weight.T + bias, with PyTorch's first values: uniform in ±1 / sqrt(in_features).
+
+    Args:
+        in_features: Length of x's last axis.
+        out_features: Length of y's last axis.
+        bias: Whether to add a bias.
+
+    Example:
+        >>> import spiral as sp
+        >>> Linear(3, 2)(sp.ones((5, 3))).shape
+        (5, 2)
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        if in_features < 1 or out_features < 1:
+            raise ArgumentError(f"Linear: sizes must be positive; received {in_features} and {out_features}.")
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = Parameter(empty_((out_features, in_features)))
+        self.register_parameter("bias", Parameter(empty_((out_features,))) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws first values."""
+        bound = 1.0 / math.sqrt(self.in_features)
+        init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in_features) to (..., out_features)."""
+        return ops.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features} -> {self.out_features}"

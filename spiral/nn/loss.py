@@ -1,0 +1,102 @@
+"""Losses as modules."""
+
+from __future__ import annotations
+
+from spiral.nn import functional
+from spiral.nn.module import Module
+from spiral.tensor import Tensor
+
+
+class _Loss(Module):
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        self.reduction = reduction
+
+    def extra_repr(self) -> str:
+        return f"reduction={self.reduction!r}"
+
+
+class CrossEntropyLoss(_Loss):
+    """See `spiral.nn.functional.cross_entropy`."""
+
+    def __init__(
+        self,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+        self.z_loss = z_loss
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(
+            logits, targets, self.ignore_index, self.label_smoothing, self.z_loss, self.reduction
+        )
+
+
+class NLLLoss(_Loss):
+    """See `spiral.nn.functional.nll_loss`."""
+
+    def __init__(self, ignore_index: int = -100, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.ignore_index = ignore_index
+
+    def forward(self, log_probs: Tensor, targets: Tensor) -> Tensor:
+        return functional.nll_loss(log_probs, targets, self.ignore_index, self.reduction)
+
+
+class MSELoss(_Loss):
+    """See `spiral.nn.functional.mse_loss`."""
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        return functional.mse_loss(x, target, self.reduction)
+
+
+class L1Loss(_Loss):
+    """See `spiral.nn.functional.l1_loss`."""
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        return functional.l1_loss(x, target, self.reduction)
+
+
+class HuberLoss(_Loss):
+    """See `spiral.nn.functional.huber_loss`."""
+
+    def __init__(self, delta: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.delta = delta
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        return functional.huber_loss(x, target, self.delta, self.reduction)
+
+
+class BCEWithLogitsLoss(_Loss):
+    """See `spiral.nn.functional.binary_cross_entropy_with_logits`."""
+
+    def __init__(self, pos_weight: Tensor | float | None = None, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.pos_weight = pos_weight
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(logits, target, self.pos_weight, self.reduction)
+
+
+class BCELoss(_Loss):
+    """See `spiral.nn.functional.binary_cross_entropy`."""
+
+    def forward(self, probs: Tensor, target: Tensor) -> Tensor:
+        return functional.binary_cross_entropy(probs, target, self.reduction)
+
+
+class KLDivLoss(_Loss):
+    """See `spiral.nn.functional.kl_div`."""
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+        super().__init__(reduction)
+        self.log_target = log_target
+
+    def forward(self, log_probs: Tensor, target: Tensor) -> Tensor:
+        return functional.kl_div(log_probs, target, self.reduction, self.log_target)

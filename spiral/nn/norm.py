@@ -1,0 +1,197 @@
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spiral import ops
+from spiral.autograd import no_grad
+from spiral.creation import asarray, ones, zeros
+from spiral.errors import ArgumentError, ShapeError
+from spiral.nn import functional
+from spiral.nn.module import Module
+from spiral.nn.parameter import Parameter
+from spiral.tensor import Tensor
+
+
+class LayerNorm(Module):
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last axes (Ba et al. 2016).
+
+    Args:
+        normalized_shape: The last axes of x, or the length of the last one.
+        eps: Added to the variance.
+        elementwise_affine: Whether there are weight and bias.
+        bias: Whether there is a bias.
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = _shape(normalized_shape)
+        self.eps = eps
+        self.register_parameter("weight", Parameter(ones(self.normalized_shape)) if elementwise_affine else None)
+        with_bias = elementwise_affine and bias
+        self.register_parameter("bias", Parameter(zeros(self.normalized_shape)) if with_bias else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}"
+
+
+class RMSNorm(Module):
+    """x / sqrt(mean(x^2) + eps) * weight over the last axes (Zhang & Sennrich 2019)."""
+
+    weight: Parameter | None
+
+    def __init__(
+        self, normalized_shape: int | Sequence[int], eps: float = 1e-6, elementwise_affine: bool = True
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = _shape(normalized_shape)
+        self.eps = eps
+        self.register_parameter("weight", Parameter(ones(self.normalized_shape)) if elementwise_affine else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}"
+
+
+class GroupNorm(Module):
+    """Normalises groups of channels of x (N, C, ...) per sample (Wu & He 2018)."""
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__()
+        if num_groups < 1 or num_channels % num_groups:
+            raise ArgumentError(
+                f"GroupNorm: num_groups must divide num_channels={num_channels}; received {num_groups}."
+            )
+        self.num_groups = num_groups
+        self.num_channels = num_channels
+        self.eps = eps
+        self.register_parameter("weight", Parameter(ones((num_channels,))) if affine else None)
+        self.register_parameter("bias", Parameter(zeros((num_channels,))) if affine else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim < 2 or x.shape[1] != self.num_channels:
+            raise ShapeError(f"GroupNorm: expected x (N, {self.num_channels}, ...); received {x.shape}.")
+        groups = x.reshape(x.shape[0], self.num_groups, x.size // max(x.shape[0] * self.num_groups, 1))
+        y = ops.layer_norm(groups, eps=self.eps).reshape(x.shape)
+        return _affine(y, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_groups} groups, eps={self.eps}"
+
+
+class _BatchNorm(Module):
+    """Normalises each channel over the batch (Ioffe & Szegedy 2015); in evaluation with running statistics.
+
+    Args:
+        num_features: Channels, the second axis of x.
+        eps: Added to the variance.
+        momentum: Share of the batch in the running statistics; None averages all batches equally.
+        affine: Whether there are weight and bias.
+        track_running_stats: Whether to keep running statistics; without them every mode uses the batch's.
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+    _ndims: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.register_parameter("weight", Parameter(ones((num_features,))) if affine else None)
+        self.register_parameter("bias", Parameter(zeros((num_features,))) if affine else None)
+        self.register_buffer("running_mean", zeros((num_features,)) if track_running_stats else None)
+        self.register_buffer("running_var", ones((num_features,)) if track_running_stats else None)
+        self.register_buffer("num_batches_tracked", asarray(0) if track_running_stats else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim not in self._ndims or x.shape[1] != self.num_features:
+            axes = " or ".join(str(n) for n in self._ndims)
+            raise ShapeError(
+                f"{type(self).__name__}: expected x with {axes} axes and {self.num_features} channels on the second; "
+                f"received {x.shape}."
+            )
+        wide = (1, self.num_features, *(1,) * (x.ndim - 2))
+        if self.training or self.running_mean is None or self.running_var is None:
+            axes_ = (0, *range(2, x.ndim))
+            n = x.size // self.num_features
+            if self.training and n < 2:
+                raise ShapeError(f"{type(self).__name__}: training needs 2 values per channel; received x {x.shape}.")
+            mean = ops.mean(x, axis=axes_, keepdims=True)
+            centred = x - mean
+            var = ops.mean(ops.square(centred), axis=axes_, keepdims=True)
+            if self.training:
+                self._track(mean, var, n)
+        else:
+            mean, var = self.running_mean.reshape(wide), self.running_var.reshape(wide)
+            centred = x - mean
+        scale = ops.rsqrt(var + self.eps)
+        if self.weight is not None:
+            scale = scale * self.weight.reshape(wide)
+        y = centred * scale
+        return y if self.bias is None else y + self.bias.reshape(wide)
+
+    def _track(self, mean: Tensor, var: Tensor, n: int) -> None:
+        """Moves the running statistics towards the batch's; the variance without bias, as in PyTorch."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        with no_grad():
+            self.num_batches_tracked.copy_(self.num_batches_tracked + 1)
+            share = 1.0 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+            for running, batch in ((self.running_mean, mean), (self.running_var, var * (n / (n - 1)))):
+                fresh = batch.detach().reshape(running.shape).astype(running.dtype)
+                running.copy_(running + (fresh - running) * share)
+
+    def extra_repr(self) -> str:
+        return f"eps={self.eps}, momentum={self.momentum}"
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch norm of x (N, C) or (N, C, L); arguments as in `BatchNorm2d`."""
+
+    _ndims = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    __doc__ = _BatchNorm.__doc__
+    _ndims = (4,)
+
+
+def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """y * weight + bias along the second axis."""
+    wide = (y.shape[1], *(1,) * (y.ndim - 2))
+    y = y if weight is None else y * weight.reshape(wide)
+    return y if bias is None else y + bias.reshape(wide)
