@@ -236,8 +236,8 @@ def call(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
             if a._node is not None:
                 recording = True
         elif isinstance(a, (list, tuple)):
-            items = []
-            kinds = set()
+            items: list[Any] = []
+            kinds: set[int] = set()
             for t in a:
                 if t is None:
                     items.append(None)

@@ -44,7 +44,7 @@ class DType:
         if isinstance(other, DType):
             return self is other
         if isinstance(other, np.dtype) or (isinstance(other, type) and issubclass(other, np.generic)):
-            return self.numpy == other
+            return bool(self.numpy == other)
         return NotImplemented
 
     def __hash__(self) -> int:
@@ -169,7 +169,7 @@ class finfo_object:
     """Machine limits of a floating dtype (array API ``finfo``)."""
 
     def __init__(self, dtype: DType) -> None:
-        info: Any = ml_dtypes.finfo(dtype.numpy)
+        info: Any = ml_dtypes.finfo(dtype.numpy)  # type: ignore[no-untyped-call]
         self.bits = int(info.bits)
         self.eps = float(info.eps)
         self.max = float(info.max)

@@ -16,8 +16,8 @@
 
 namespace spiral {
 namespace {
-constexpr i64 BLOCK = 64;  // queries per tile
-constexpr i64 KEYS = 512;  // keys per product: 128 KiB of scores
+constexpr i64 BLOCK = 128;  // most queries per tile
+constexpr i64 KEYS = 512;   // keys per product: 256 KiB of scores
 constexpr float INF = std::numeric_limits<float>::infinity();
 
 // (B, H, rows, D) with unit stride along D; strides in floats.
@@ -112,7 +112,7 @@ struct Attention {
 
 i64 round_lanes(i64 n) { return (n + SPIRAL_LANES - 1) / SPIRAL_LANES * SPIRAL_LANES; }
 
-// Part of a row of scores that is looked at, in whole vectors: -inf stands where the row ends earlier.
+// Part of a row of scores that is looked at, in whole vectors.
 struct Span {
   i64 lo, hi;  // columns seen
   i64 from, to;
@@ -120,14 +120,31 @@ struct Span {
     lo = std::min(n, std::max<i64>(0, seen.lo - key)), hi = std::max(lo, std::min(n, seen.hi - key));
     from = lo / SPIRAL_LANES * SPIRAL_LANES, to = lo == hi ? from : round_lanes(hi);
   }
-  void pad(float* row, float value) const {
-    for (i64 i = from; i < lo; i++) row[i] = value;
-    for (i64 i = hi; i < to; i++) row[i] = value;
+  // -inf for what the first and the last vector have too much. Without a loop: how long it runs would
+  // differ from row to row, and cost a mispredicted branch in each.
+  void pad(float* row) const {
+    if (lo > from || hi < to)
+      for (i64 i : {from, to - SPIRAL_LANES}) {
+        IntLanes column = IOTA + (int32_t)i;
+        Lanes x = Whole{}.load(row + i), none = all<Lanes>(-INF);
+        x = column < (int32_t)lo ? none : x;
+        Whole{}.store(row + i, column < (int32_t)hi ? x : none);
+      }
   }
+  // 0 for vectors that are not looked at; rows have room up to a multiple of a vector
   void clear_rest(float* row, i64 n) const {
-    std::fill(row, row + lo, 0.f);
-    std::fill(row + hi, row + std::max(n, hi), 0.f);
+    for (i64 i = 0; i < from; i += SPIRAL_LANES) Whole{}.store(row + i, Lanes{});
+    for (i64 i = to; i < n; i += SPIRAL_LANES) Whole{}.store(row + i, Lanes{});
   }
+
+ private:
+#if SPIRAL_LANES == 16
+  static constexpr IntLanes IOTA = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#elif SPIRAL_LANES == 8
+  static constexpr IntLanes IOTA = {0, 1, 2, 3, 4, 5, 6, 7};
+#else
+  static constexpr IntLanes IOTA = {0, 1, 2, 3};
+#endif
 };
 
 // x = exp(x - m) over whole vectors; returns the sum
@@ -145,23 +162,26 @@ void scale_row(float* x, float a, i64 n) {
   for (i64 i = 0; i < n; i++) x[i] *= a;
 }
 
-// Running maximum and sum of one query
+// Running maxima and sums of a block's queries
 struct Online {
-  float m = -INF, sum = 0.f;
+  float m[BLOCK], sum[BLOCK];
 };
 
 // One more block of scores: they become weights relative to the new maximum, and what y holds so far
 // is scaled down to it.
-void online_row(Online& o, float* s, const Span& span, i64 n, float* y, i64 d, bool started) {
-  float* x = s + span.from;
+void online_row(float& top, float& sum, float* s, const Span& span, i64 n, float* y, i64 d, bool started) {
   if (span.lo < span.hi) {
-    span.pad(s, -INF);
-    float top = row_max(x, span.to - span.from);
-    float m = top > o.m ? top : o.m;
-    float shrink = m == o.m ? 1.f : std::exp(o.m - m);
-    if (started && shrink != 1.f) scale_row(y, shrink, d);
-    o.sum = o.sum * shrink + exp_row(x, m == -INF ? 0.f : m, span.to - span.from);
-    o.m = m;
+    float* x = s + span.from;
+    i64 wide = span.to - span.from;
+    span.pad(s);
+    float here = row_max(x, wide), m = here > top ? here : top;
+    if (started && m != top) {
+      float shrink = vexp(top - m);
+      scale_row(y, shrink, d);
+      sum *= shrink;
+    }
+    top = m;
+    sum += exp_row(x, m == -INF ? 0.f : m, wide);
   }
   span.clear_rest(s, n);
 }
@@ -171,7 +191,8 @@ void forward_block(const Attention& a, const Heads& q, const Heads& k, const Hea
   i64 hk = h / a.group(), rows = r1 - r0;
   Range all = a.seen_by(r0, r1);
   i64 ld = round_lanes(std::max<i64>(1, std::min(KEYS, all.hi - all.lo)));
-  Online state[BLOCK];
+  Online o;
+  std::fill(o.m, o.m + rows, -INF), std::fill(o.sum, o.sum + rows, 0.f);
   for (i64 key = all.lo; key < all.hi; key += KEYS) {
     i64 n = std::min(KEYS, all.hi - key);
     bool started = key > all.lo;
@@ -179,19 +200,22 @@ void forward_block(const Attention& a, const Heads& q, const Heads& k, const Hea
     for (i64 r = 0; r < rows; r++) {
       Span span(a.seen(r0 + r), key, n);
       if (a.mask.p) a.mask.add(s + r * ld + span.lo, b, h, r0 + r, key + span.lo, span.hi - span.lo);
-      online_row(state[r], s + r * ld, span, n, y.at(b, h, r0 + r), a.d, started);
+      online_row(o.m[r], o.sum[r], s + r * ld, span, n, y.at(b, h, r0 + r), a.d, started);
     }
     gemm_one(false, false, rows, a.d, n, 1.f, s, ld, v.at(b, hk, key), v.sr, started ? 1.f : 0.f, y.at(b, h, r0),
              y.sr);
   }
   for (i64 r = 0; r < rows; r++) {
-    float *row = y.at(b, h, r0 + r), sum = state[r].sum;
-    if (sum == 0.f)
+    float* row = y.at(b, h, r0 + r);
+    if (o.sum[r] == 0.f)
       std::fill(row, row + a.d, 0.f);
     else
-      scale_row(row, 1.f / sum, a.d);
-    lse[(b * a.heads + h) * a.rows + r0 + r] = sum == 0.f ? -INF : state[r].m + std::log(sum);
+      scale_row(row, 1.f / o.sum[r], a.d);
   }
+  float* out = lse + (b * a.heads + h) * a.rows + r0;
+  for_lanes(0, rows, [&](auto io, i64 r) {  // the log of 0 is -inf, and so is the maximum of nothing
+    io.store(out + r, io.load(o.m + r) + vlog(io.load(o.sum + r, 1.f)));
+  });
 }
 
 struct Gradient {
@@ -202,7 +226,7 @@ struct Gradient {
 // p: scores -> weights; ds: g v^T -> gradient of the scaled scores
 void gradient_row(float* p, float* ds, const Span& span, i64 n, float lse, float delta, float scale) {
   if (span.lo < span.hi && lse != -INF) {
-    span.pad(p, -INF);
+    span.pad(p);
     float *e = p + span.from, *t = ds + span.from;
     for (i64 i = 0; i < span.to - span.from; i += SPIRAL_LANES) {
       Lanes w = vexp(Whole{}.load(e + i) - lse);
@@ -254,9 +278,13 @@ bool same_shapes(bool ok) {
 }
 bool lse_fits(PyObject* o, i64 n) { return is_f32(o) && contiguous(o) && size(o) == n; }
 
+// Short sequences: small blocks, which cut away more of what causality excludes. Long ones: large blocks,
+// as every product packs its keys anew.
+i64 block_rows(i64 rows) { return rows >= 512 ? BLOCK : 64; }
+
 // bytes of a block of scores
 size_t block_bytes(const Attention& a) {
-  return (size_t)(std::min(BLOCK, a.rows) * round_lanes(std::max<i64>(1, std::min(KEYS, a.keys)))) * sizeof(float);
+  return (size_t)(std::min(block_rows(a.rows), a.rows) * round_lanes(std::max<i64>(1, std::min(KEYS, a.keys)))) * sizeof(float);
 }
 
 // q, k, v, mask, causal, window, scale, y, lse
@@ -280,17 +308,17 @@ PyObject* attention(PyObject*, PyObject* const* args, Py_ssize_t count) {
     mask.s[2] = mask.s[1], mask.s[1] *= n;
   }
   float* lse = data<float>(args[8]);
-  i64 blocks = (a.rows + BLOCK - 1) / BLOCK;
+  i64 block = block_rows(a.rows), blocks = (a.rows + block - 1) / block;
   bool enough = true;
   {
     GilRelease nogil(4.0 * (double)size(args[0]) * (double)s);
     parallel_tiles(b * a.heads * blocks, [&](i64 tile) {
       // a head's long rows first: the short ones fill the gaps at the end
-      i64 bh = tile / blocks, r0 = (blocks - 1 - tile % blocks) * BLOCK;
+      i64 bh = tile / blocks, r0 = (blocks - 1 - tile % blocks) * block;
       Scratch scores(block_bytes(a));
       if (scores.p)
         forward_block(a, q, k, v, y, lse, scores.as<float>(), bh / a.heads, bh % a.heads, r0,
-                      std::min(a.rows, r0 + BLOCK));
+                      std::min(a.rows, r0 + block));
       else
         enough = false;
     });
@@ -325,6 +353,7 @@ PyObject* attention_grad(PyObject*, PyObject* const* args, Py_ssize_t count) {
   bool enough = true;
   {
     GilRelease nogil(10.0 * (double)size(args[1]) * (double)s);
+    i64 block = block_rows(t);
     // a tile owns a key head: nobody else adds to its dk and dv
     parallel_tiles(b * hk, [&](i64 tile) {
       i64 bi = tile / hk, ki = tile % hk;
@@ -336,8 +365,8 @@ PyObject* attention_grad(PyObject*, PyObject* const* args, Py_ssize_t count) {
         return;
       }
       for (i64 hi = ki * a.group(); hi < (ki + 1) * a.group(); hi++)
-        for (i64 r0 = 0; r0 < t; r0 += BLOCK)
-          backward_block(a, x, p.as<float>(), ds.as<float>(), bi, hi, r0, std::min(t, r0 + BLOCK));
+        for (i64 r0 = 0; r0 < t; r0 += block)
+          backward_block(a, x, p.as<float>(), ds.as<float>(), bi, hi, r0, std::min(t, r0 + block));
     });
   }
   if (!enough) return PyErr_NoMemory();

@@ -77,6 +77,7 @@ i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
 
 // ---------------------------------------------------------------- plan
 constexpr i64 K_BLOCK = 512;         // steps of k per pass: a panel of them is 64 KiB
+constexpr i64 IN_PLACE_ROWS = 2 * ROWS_MAX;  // B stored by steps is copied when more rows use it
 constexpr i64 DOT_ROWS = 8;          // up to here rows against a transposed B are dot products
 constexpr double TILE_FLOPS = 1e6;   // about 6 us; smaller tiles lose to the ticket counter
 
@@ -87,7 +88,7 @@ double panel_cost(const Product& q) {
   double columns = (double)(q.n - tail) + (tail == 0 ? 0 : tail <= LANES ? 0.6 * PANEL : PANEL);
   double rows = (double)std::max<i64>(q.m, 5);  // fewer do not hide the latency of the additions
   double compute = rows * columns * (double)q.k / (2 * LANES);
-  double pack = q.b.column == 1 ? (q.m > 2 * ROWS_MAX ? 0.1 : 0.0) : 0.25;
+  double pack = q.b.column == 1 ? (q.m > IN_PLACE_ROWS ? 0.1 : 0.0) : 0.25;
   double write = q.f.across ? 0.6 * (double)q.m * (double)q.n : 0.0;
   return compute + pack * (double)q.n * (double)q.k + write;
 }
@@ -125,68 +126,53 @@ Grid grid_for(const Product& q) {
 }
 
 // ---------------------------------------------------------------- packing
-// Both operands are cut into strips: panels of B, and micro blocks of rows of an A stored by steps of k.
-// A packed strip holds the values of one step side by side, then those of the next.
-struct Strips {
-  View v;  // element (strip index, step)
-  i64 count, first, n, k;
-  bool blocks;     // n is divided evenly into `count` (A); else strips are PANEL wide (B)
-  float* packed;   // nullptr when every strip is read in place
-  i64 begin(i64 s) const { return blocks ? n * s / count : s * PANEL; }
-  int width(i64 s) const { return (int)((blocks ? begin(s + 1) : std::min(n, begin(s) + PANEL)) - begin(s)); }
-  int step(i64 s) const { return blocks ? width(s) : width(s) <= LANES ? LANES : PANEL; }
-  bool in_place(i64 s) const { return s < first; }
-  float* at(i64 s) const { return packed + (begin(s) - begin(first)) * k; }
-  size_t floats() const { return first == count ? 0 : (size_t)((begin(count - 1) + PANEL - begin(first)) * k); }
+// Panels of B, PANEL columns wide. A packed panel holds the values of one step of k side by side, then
+// those of the next.
+struct Panels {
+  View b;
+  i64 n, k, count, first;  // panels before `first` are read in place
+  float* packed;
+  Panels(const Product& q, i64 panels) : b(q.b), n(q.n), k(q.k), count(panels), first(panels), packed(nullptr) {
+    if (b.column != 1 || q.m > IN_PLACE_ROWS)
+      first = 0;
+    else if (LANES < 8 && n % LANES)  // without masks a narrow panel has to be padded
+      first = count - 1;
+  }
+  int width(i64 j) const { return (int)std::min<i64>(PANEL, n - j * PANEL); }
+  bool in_place(i64 j) const { return j < first; }
+  i64 step(i64 j) const { return in_place(j) ? b.row : width(j) <= LANES ? LANES : PANEL; }
+  float* at(i64 j) const { return packed + (j - first) * PANEL * k; }
+  const float* from(i64 j, i64 p) const { return (in_place(j) ? b.p + j * PANEL : at(j)) + p * step(j); }
+  size_t floats() const { return (size_t)((count - first) * PANEL * k); }
 };
 
-Strips strips_of_a(const Product& q, const Grid& g) {
-  Strips s{q.a, g.blocks, g.blocks, q.m, q.k, true, nullptr};
-  if (q.a.column != 1 && g.panels > 4 * g.tile_columns) s.first = 0;
-  return s;
-}
-
-// B stored by steps is worth copying when enough rows use it; without masks a narrow last panel must be
-Strips strips_of_b(const Product& q, const Grid& g) {
-  Strips s{View{q.b.p, q.b.column, q.b.row}, g.panels, g.panels, q.n, q.k, false, nullptr};
-  if (q.b.column != 1 || q.m > 2 * ROWS_MAX)
-    s.first = 0;
-  else if (LANES < 8 && q.n % LANES)
-    s.first = g.panels - 1;
-  return s;
-}
-
-// Steps [p0, p1) of strips that are stored by steps: eight at a time, so that both the rows read and the
-// stretches written are long.
-void pack_steps(const Strips& t, i64 p0, i64 p1) {
+// Steps [p0, p1) of a B stored by steps: eight at a time, so that both the rows read and the stretches
+// written are long.
+void pack_steps(const Panels& t, i64 p0, i64 p1) {
   for (i64 p = p0; p < p1; p += 8)
-    for (i64 s = t.first; s < t.count; s++) {
-      const int step = t.step(s), width = t.width(s);
-      const float* src = t.v.p + t.begin(s);
-      float* dst = t.at(s);
-      const i64 end = std::min(p + 8, p1);
-      if (width == PANEL) {
-        for (i64 i = p; i < end; i++) {
-          store(dst + i * PANEL, load(src + i * t.v.column));
-          store(dst + i * PANEL + LANES, load(src + i * t.v.column + LANES));
-        }
-        continue;
-      }
-      for (int v = 0; v < step; v += LANES) {
-        const Lanes from(std::max(0, width - v)), to(step - v);
-        for (i64 i = p; i < end; i++) to.store(dst + i * step + v, from.load(src + i * t.v.column + v));
+    for (i64 j = t.first; j < t.count; j++) {
+      const i64 step = t.step(j), width = t.width(j), end = std::min(p + 8, p1);
+      for (i64 v = 0; v < step; v += LANES) {
+        const float* src = t.b.p + j * PANEL + v;
+        float* dst = t.at(j) + v;
+        const Lanes part(std::max<i64>(0, width - v));
+        if (width - v >= LANES)
+          for (i64 i = p; i < end; i++) store(dst + i * step, load(src + i * t.b.row));
+        else
+          for (i64 i = p; i < end; i++) store(dst + i * step, part.load(src + i * t.b.row));
       }
     }
 }
 
-// One strip whose indices are stored as rows along k.
-void pack_rows(const Strips& t, i64 s, i64 p0, i64 p1) {
-  const int step = t.step(s), width = t.width(s);
-  float* dst = t.at(s);
+// Steps [p0, p1) of one panel of a B stored by columns.
+void pack_columns(const Panels& t, i64 j, i64 p0, i64 p1) {
+  const i64 step = t.step(j), width = t.width(j);
+  float* dst = t.at(j);
   for (i64 p = p0; p < p1; p += LANES)
-    for (int v = 0; v < step; v += LANES)
-      transpose(t.v.p + (t.begin(s) + v) * t.v.row + p, t.v.row, std::max(0, std::min(LANES, width - v)),
-                (int)std::min<i64>(LANES, p1 - p), [&](int c, vec x) { store(dst + (p + c) * step + v, x); });
+    for (i64 v = 0; v < step; v += LANES)
+      transpose(t.b.p + (j * PANEL + v) * t.b.column + p, t.b.column,
+                (int)std::max<i64>(0, std::min<i64>(LANES, width - v)), (int)std::min<i64>(LANES, p1 - p),
+                [&](int c, vec x) { store(dst + (p + c) * step + v, x); });
 }
 
 template <bool PARALLEL, class F>
@@ -198,24 +184,25 @@ void tiles(i64 n, F f) {
 }
 
 template <bool PARALLEL>
-void pack(const Strips& t) {
+void pack(const Panels& t) {
   if (t.floats() == 0) return;
-  const i64 chunk = t.v.row == 1 ? std::max<i64>(8, 32768 / t.n / 8 * 8) : 256, chunks = ceil_div(t.k, chunk);
+  const bool by_steps = t.b.column == 1;
+  const i64 chunk = by_steps ? std::max<i64>(8, 32768 / t.n / 8 * 8) : 256, chunks = ceil_div(t.k, chunk);
   auto one = [&](i64 i) {
     i64 p0 = i % chunks * chunk, p1 = std::min(t.k, p0 + chunk);
-    t.v.row == 1 ? pack_steps(t, p0, p1) : pack_rows(t, t.first + i / chunks, p0, p1);
+    by_steps ? pack_steps(t, p0, p1) : pack_columns(t, t.first + i / chunks, p0, p1);
   };
-  i64 n = t.v.row == 1 ? chunks : chunks * (t.count - t.first);
+  i64 n = by_steps ? chunks : chunks * (t.count - t.first);
   t.floats() > 32768 ? tiles<PARALLEL>(n, one) : tiles<false>(n, one);
 }
 
 // ---------------------------------------------------------------- tiles
-void run_tile(const Product& q, const Grid& g, const Strips& sa, const Strips& sb, i64 tile) {
+void run_tile(const Product& q, const Grid& g, const Panels& panels, i64 tile) {
   i64 tr = tile % g.tile_rows, tc = tile / g.tile_rows;
   i64 r0 = tr * g.blocks / g.tile_rows, r1 = (tr + 1) * g.blocks / g.tile_rows;
   i64 j0 = tc * g.panels / g.tile_columns, j1 = (tc + 1) * g.panels / g.tile_columns;
   i64 passes = std::max<i64>(1, ceil_div(q.k, g.k_block));
-  const bool packed_a = sa.packed, along_rows = q.a.column == 1;
+  const bool along_rows = q.a.column == 1;
   for (i64 pass = 0; pass < passes; pass++) {
     i64 p0 = q.k * pass / passes;
     Finish f = q.f;
@@ -223,16 +210,16 @@ void run_tile(const Product& q, const Grid& g, const Strips& sa, const Strips& s
     if (pass + 1 < passes) f.bias = nullptr, f.relu = false;
     Block b;
     b.k = q.k * (pass + 1) / passes - p0;
+    b.a_stride = along_rows ? q.a.row : q.a.column;
     b.f = &f;
     for (i64 j = j0; j < j1; j++) {
-      b.columns = sb.width(j);
-      b.b_stride = sb.in_place(j) ? q.b.row : sb.step(j);
-      b.b = (sb.in_place(j) ? q.b.p + j * PANEL : sb.at(j)) + p0 * b.b_stride;
+      b.columns = panels.width(j);
+      b.b_stride = panels.step(j);
+      b.b = panels.from(j, p0);
       for (i64 r = r0; r < r1; r++) {
-        i64 i = sa.begin(r), rows = sa.width(r);
+        i64 i = q.m * r / g.blocks, rows = q.m * (r + 1) / g.blocks - i;
         if (rows == 0) continue;
-        b.a = packed_a ? sa.at(r) + p0 * rows : q.a.p + i * q.a.row + p0 * q.a.column;
-        b.a_stride = packed_a ? rows : along_rows ? q.a.row : q.a.column;
+        b.a = q.a.p + i * q.a.row + p0 * q.a.column;
         b.c = c_at(q, i, j * PANEL);
         b.bias = f.bias ? f.bias + (f.across ? i : j * PANEL) : nullptr;
         micro_for(along_rows, b.columns > LANES ? 2 : 1, (int)rows)(b);
@@ -244,17 +231,14 @@ void run_tile(const Product& q, const Grid& g, const Strips& sa, const Strips& s
 template <bool PARALLEL>
 void by_panels(const Product& q) {
   const Grid g = grid_for(q);
-  Strips sa = strips_of_a(q, g), sb = strips_of_b(q, g);
+  Panels panels(q, g.panels);
   // small products, mostly from inside tiles of other kernels, pack into the stack
   alignas(64) float near[4096];
-  const size_t na = (sa.floats() + 15) / 16 * 16, n = na + sb.floats();  // strips of B stay aligned
-  float* memory = n <= 4096 ? near : (float*)pool_alloc(n * sizeof(float));
-  if (na) sa.packed = memory;
-  if (n > na) sb.packed = memory + na;
-  pack<PARALLEL>(sb);
-  pack<PARALLEL>(sa);
-  tiles<PARALLEL>(g.tile_rows * g.tile_columns, [&](i64 t) { run_tile(q, g, sa, sb, t); });
-  if (memory != near) pool_free(memory, n * sizeof(float));
+  const size_t n = panels.floats();
+  panels.packed = n <= 4096 ? near : (float*)pool_alloc(n * sizeof(float));
+  pack<PARALLEL>(panels);
+  tiles<PARALLEL>(g.tile_rows * g.tile_columns, [&](i64 t) { run_tile(q, g, panels, t); });
+  if (panels.packed != near) pool_free(panels.packed, n * sizeof(float));
 }
 
 // ---------------------------------------------------------------- few rows: dot products

@@ -166,6 +166,7 @@ __attribute__((noinline)) void micro(const Block& q) {
   };
   auto step = [&](auto s) SPIRAL_INLINE {
     vec bv[V];
+    if (!ROWS) __builtin_prefetch(p0 + 16 * s1);
     unroll<V>([&](auto v) SPIRAL_INLINE { bv[v] = v == V - 1 ? last.load(b + v * LANES) : load(b + v * LANES); });
     unroll<M>([&](auto i) SPIRAL_INLINE {
       vec x = value(i, s);

@@ -53,6 +53,7 @@ class LlamaConfig:
         rope_theta: Base of the rotary frequencies.
         norm_eps: Added to the mean square in RMSNorm.
         tied: Whether the embedding is also the output projection.
+        dropout: Share of the embedding's and each layer's outputs set to zero in training; no part of files.
 
     Raises:
         ConfigError: A number is not positive, or the heads do not divide what they must divide.
@@ -72,12 +73,15 @@ class LlamaConfig:
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
     tied: bool = True
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name != "tied" and not value > 0:
+            if field.name not in ("tied", "dropout") and not value > 0:
                 raise ConfigError(f"LlamaConfig: {field.name} must be positive; received {value!r}.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"LlamaConfig: dropout must be at least 0 and below 1; received {self.dropout!r}.")
         if self.dim % self.n_head or self.dim // self.n_head % 2:
             raise ConfigError(
                 f"LlamaConfig: n_head must divide dim into heads of even size; received dim={self.dim}, "
@@ -173,12 +177,13 @@ class Block(nn.Module):
         self.self_attn = Attention(config)
         self.post_attention_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
         self.mlp = MLP(config)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, rotary: KeyValue, past: KeyValue | None, offset: int) -> tuple[Tensor, KeyValue]:
         """(batch, time, dim) to the same; also gives all keys and values of this layer."""
         attended, present = self.self_attn(self.input_layernorm(x), rotary, past, offset)
-        x = x + attended
-        return x + self.mlp(self.post_attention_layernorm(x)), present
+        x = x + self.dropout(attended)
+        return x + self.dropout(self.mlp(self.post_attention_layernorm(x))), present
 
 
 class Decoder(nn.Module):
@@ -189,6 +194,7 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
         self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
 
 
 class Llama(nn.Module):
@@ -229,7 +235,7 @@ class Llama(nn.Module):
                 f"(context_length); received {tokens.shape}" + (f" after {offset} positions." if offset else ".")
             )
         rotary = rotary_tables(self.config.context_length, self.config.head_dim, self.config.rope_theta)
-        x = self.model.embed_tokens(tokens)
+        x = self.model.dropout(self.model.embed_tokens(tokens))
         present = []
         for i, block in enumerate(self.model.layers):
             x, keys_and_values = block(x, rotary, past[i] if past else None, offset)

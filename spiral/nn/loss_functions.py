@@ -10,9 +10,9 @@ from spiral.tensor import Tensor
 
 def _reduce(name: str, loss: Tensor, reduction: str) -> Tensor:
     if reduction == "mean":
-        return loss.mean()  # type: ignore[attr-defined, no-any-return]
+        return ops.mean(loss)
     if reduction == "sum":
-        return loss.sum()  # type: ignore[attr-defined, no-any-return]
+        return ops.sum(loss)
     if reduction == "none":
         return loss
     raise ArgumentError(f"{name}: reduction must be 'none', 'mean' or 'sum'; received {reduction!r}.")
@@ -76,7 +76,7 @@ def nll_loss(log_probs: Tensor, targets: Tensor, ignore_index: int = -100, reduc
     rows = log_probs.reshape(targets.size, log_probs.shape[-1])
     loss = ops.where(counts, -rows[arange(targets.size), classes].reshape(targets.shape), 0.0)
     if reduction == "mean":
-        return ops.sum(loss) / ops.sum(counts.astype(log_probs.dtype))
+        return ops.divide(ops.sum(loss), ops.sum(counts.astype(log_probs.dtype)))
     return _reduce("nll_loss", loss, reduction)
 
 
@@ -157,5 +157,5 @@ def kl_div(log_probs: Tensor, target: Tensor, reduction: str = "mean", log_targe
         positive = target > 0.0
         loss = ops.where(positive, target * (ops.log(ops.where(positive, target, 1.0)) - log_probs), 0.0)
     if reduction == "batchmean":
-        return ops.sum(loss) / max(loss.shape[0] if loss.ndim else 1, 1)
+        return ops.multiply(ops.sum(loss), 1.0 / max(loss.shape[0] if loss.ndim else 1, 1))
     return _reduce("kl_div", loss, reduction)

@@ -157,7 +157,7 @@ class _BatchNorm(Module):
         scale = ops.rsqrt(var + self.eps)
         if self.weight is not None:
             scale = scale * self.weight.reshape(wide)
-        y = centred * scale
+        y: Tensor = centred * scale
         return y if self.bias is None else y + self.bias.reshape(wide)
 
     def _track(self, mean: Tensor, var: Tensor, n: int) -> None:

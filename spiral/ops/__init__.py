@@ -7,7 +7,13 @@ from spiral.ops import attention as _attention
 from spiral.ops import composite, conv, elementwise, linalg, loss, manipulation, norm, optim, reduce
 from spiral.ops import embedding as _embedding
 from spiral.ops import generated as _generated
-from spiral.ops.composite import clip, expand_dims, geglu, matrix_transpose, squeeze, stack, std
+from spiral.ops.composite import clip as clip
+from spiral.ops.composite import expand_dims as expand_dims
+from spiral.ops.composite import geglu as geglu
+from spiral.ops.composite import matrix_transpose as matrix_transpose
+from spiral.ops.composite import squeeze as squeeze
+from spiral.ops.composite import stack as stack
+from spiral.ops.composite import std as std
 from spiral.ops.generated import *
 
 _COMPOSITE = ("clip", "expand_dims", "geglu", "matrix_transpose", "squeeze", "stack", "std")

@@ -15,7 +15,7 @@ _FIRST = 10  # steps before the first plan: the first ones bind kernels and fill
 
 
 class TimeBudget(Callback):
-    """Sets the run's number of steps so that it ends in time with its schedule complete.
+    """Lowers the run's number of steps so that it ends in time with its schedule complete.
 
     The plan follows the speed, which other programs change. So two such runs are not alike: give a
     number of steps where a run shall be repeatable.
@@ -30,9 +30,11 @@ class TimeBudget(Callback):
         self._seconds = seconds
         self._start = 0.0
         self._first_step = 0
+        self._most = 0
 
     def on_start(self, trainer: Trainer) -> None:
         self._start = time.monotonic()
+        self._most = trainer.config.run.steps
         self._first_step = trainer.step
 
     def on_step(self, trainer: Trainer, record: StepRecord) -> None:
@@ -42,4 +44,4 @@ class TimeBudget(Callback):
         if taken < _FIRST and left > 0:
             return
         steps = record.step + max(0, int(left * taken / elapsed))
-        trainer.config = trainer.config.updated({"run": {"steps": steps}})
+        trainer.config = trainer.config.updated({"run": {"steps": min(steps, self._most)}})

@@ -79,7 +79,8 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, *, keep: int) ->
     plain = {"format": _FORMAT, "step": checkpoint.step, "versions": versions(), **checkpoint.state}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
+        for left_over in folder.glob(".step-*"):  # of a process that was killed while writing
+            shutil.rmtree(left_over)
         partial.mkdir()
         save_safetensors(partial / "model.safetensors", checkpoint.weights)
         save_safetensors(partial / "optimizer.safetensors", checkpoint.optimizer)
@@ -87,9 +88,10 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, *, keep: int) ->
             json.dump(plain, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        if target.exists():  # a resumed run may reach a step again; its content is the same
-            shutil.rmtree(target)
+        if target.exists():  # resumed from an older one: this step is reached again
+            target.rename(partial.with_suffix(".replaced"))
         partial.rename(target)
+        shutil.rmtree(partial.with_suffix(".replaced"), ignore_errors=True)
         _flush_folder(folder)
     except SaveError:
         raise

@@ -29,6 +29,7 @@ class ModelConfig:
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
     tied: bool = True
+    dropout: float = 0.1
 
     def llama(self, vocab_size: int) -> LlamaConfig:
         """The model's own configuration."""

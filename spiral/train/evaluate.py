@@ -51,8 +51,11 @@ def evaluate(
         bos_id: A token put before the first, which is then predicted too.
     """
     nats, count = 0.0, 0
+    training = model.training
+    model.eval()
     with sp.no_grad():
         for x, y in eval_batches(tokens, batch_size, model.config.context_length, bos_id=bos_id):
             nats += model.loss(sp.asarray(x), sp.asarray(y), reduction="sum").item()
             count += y.size
+    model.train(training)
     return Evaluation(nats, count, n_bytes)

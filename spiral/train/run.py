@@ -119,6 +119,7 @@ def run_training(prepared: Prepared, *, name: str, references: dict[str, float] 
     bits = trainer.last_evaluation.bits_per_byte
     save_llama(folder, trainer.model, prepared.tokenizer)
     speed = trainer.step / trainer.seconds if trainer.seconds else 0.0
+    trainer.model.eval()
     prompt = prepared.tokenizer.encode(prepared.held_out_text[:60])
     drawn = trainer.model.generate(prompt, 80, temperature=0.8, top_k=50, seed=0)
     sample = prepared.tokenizer.decode([*prompt.tolist(), *drawn])

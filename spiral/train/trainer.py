@@ -138,10 +138,11 @@ class Trainer:
                 run = self.config.run  # a callback may have changed it
                 if _is_due(self.step, run.eval_every) or self.step == run.steps:
                     self.evaluate()
-                if _is_due(self.step, run.checkpoint_every) or self.step == run.steps:
-                    self.save()
-                if pressed.is_set() and self.step < run.steps:
-                    raise Interrupted(self.step, self.save())
+                stopping = pressed.is_set() and self.step < run.steps
+                if _is_due(self.step, run.checkpoint_every) or self.step == run.steps or stopping:
+                    path = self.save()
+                if stopping:
+                    raise Interrupted(self.step, path)
         self._tell("on_end")
 
     def train_step(self) -> StepRecord:

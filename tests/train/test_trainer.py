@@ -30,7 +30,8 @@ def config(tmp_path: Path) -> TrainConfig:
     (tmp_path / "text.txt").write_text(TEXT)
     return TrainConfig.from_dict(
         {
-            "model": {"context_length": 16, "n_layer": 1, "n_head": 2, "n_kv_head": 1, "dim": 16, "ffn_dim": 32},
+            "model": {"context_length": 16, "n_layer": 1, "n_head": 2, "n_kv_head": 1, "dim": 16, "ffn_dim": 32,
+                      "dropout": 0.1},
             "data": {"path": str(tmp_path / "text.txt"), "vocab_size": 270},
             "optim": {"warmup_steps": 5, "lr": 1e-2},
             "run": {
@@ -86,6 +87,7 @@ def test_bits_per_byte_of_a_model_that_knows_nothing_is_the_uniform_code(config:
 
 
 def test_accumulated_batches_give_the_gradient_of_one_large_batch(config: TrainConfig) -> None:
+    config = config.updated({"model": {"dropout": 0.0}})  # each pass draws its own mask
     large, small = (
         prepare(config.updated({"run": {"batch_size": 8}})),
         prepare(config.updated({"run": {"accumulate": 2}})),
@@ -211,6 +213,9 @@ def test_checkpoint_that_fails_leaves_the_older_ones(tmp_path: Path, monkeypatch
         with pytest.raises(SaveError, match="No space left"):
             save_checkpoint(tmp_path, checkpoint(4), keep=2)
     assert load_checkpoint(tmp_path).step == 3 and len(list(tmp_path.iterdir())) == 2
+    (tmp_path / ".step-00000009.1.partial").mkdir()  # of a killed process
+    save_checkpoint(tmp_path, checkpoint(3), keep=2)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["step-00000002", "step-00000003"]
     (tmp_path / "step-00000003" / "state.json").write_text("{")
     with pytest.raises(FormatError, match="cannot be read"):
         load_checkpoint(tmp_path)
