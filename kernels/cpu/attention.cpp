@@ -213,9 +213,8 @@ void forward_block(const Attention& a, const Heads& q, const Heads& k, const Hea
       scale_row(row, 1.f / o.sum[r], a.d);
   }
   float* out = lse + (b * a.heads + h) * a.rows + r0;
-  for_lanes(0, rows, [&](auto io, i64 r) {  // the log of 0 is -inf, and so is the maximum of nothing
-    io.store(out + r, io.load(o.m + r) + vlog(io.load(o.sum + r, 1.f)));
-  });
+  // the log of 0 is -inf, and so is the maximum of nothing
+  for (i64 r = 0; r < rows; r++) out[r] = o.m[r] + vlog(o.sum[r]);
 }
 
 struct Gradient {

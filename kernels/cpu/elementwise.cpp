@@ -163,9 +163,9 @@ void loop_checked(const float* a, i64 sa, const float* b, i64 sb, float* o, i64 
   float x[BLOCK], y[BLOCK];  // copies, as `o` may be an operand and the slow arguments are read again
   for (i64 lo = 0; lo < n; lo += BLOCK, o += BLOCK) {
     const i64 count = std::min(BLOCK, n - lo);
-    for (i64 i = 0; i < count; i++) x[i] = a[(lo + i) * sa];
-    for (i64 i = 0; i < count; i++) y[i] = b[(lo + i) * sb];
     int left = 0;
+    for (i64 i = 0; i < count; i++) x[i] = a[(lo + i) * sa];
+    for (i64 i = 0; i < count && (lo == 0 || sb != 0); i++) y[i] = b[(lo + i) * sb];
     for (i64 i = 0; i < count; i++) left |= !Op::covers(x[i], y[i]);
     if (Op::covers(1.f, 1.f)) {
       SPIRAL_INDEPENDENT

@@ -19,7 +19,8 @@ EXAMPLES = (
     "spiral demo --seconds 60",
     "spiral demo --steps 300 --out runs/short",
 )
-# twice as many make the held-out text worse: 120,000 tokens are soon known by heart
+# little text is soon known by heart: without dropout 693 steps had 1.797 bits per byte on the held-out text
+# after 500 and 1.814 at the end; with dropout 0.1, 545 steps end at 1.782 (2026-11-24)
 _STEPS = 1000
 
 

@@ -76,3 +76,7 @@ def test_core_never_names_a_backend():
 def test_packages_are_reachable_from_the_top_and_not_shadowed_by_op_families():
     code = "from spiral import nn, optim, data, io, text; import spiral as sp; print(optim.AdamW, sp.nn is nn)"
     assert "spiral.optim" in run(code) and "True" in run(code)
+
+
+def test_op_table_is_current():
+    subprocess.run([sys.executable, "-m", "spiral.op_table", "--check"], check=True, cwd=ROOT, capture_output=True)
