@@ -10,6 +10,8 @@
 // No (T, S) matrix: a tile holds BLOCK x KEYS scores, which stay in the second-level cache between the
 // two products. Forward: online softmax over key blocks (Milakov & Gimelshein 2018; Dao et al. 2022);
 // backward: P recomputed from lse, dS = P * (dP - rowsum(g * y)) (Dao 2023, algorithm 2).
+#include <atomic>
+
 #include "gemm.h"
 #include "native.h"
 #include "vmath.h"
@@ -279,7 +281,7 @@ bool lse_fits(PyObject* o, i64 n) { return is_f32(o) && contiguous(o) && size(o)
 
 // Short sequences: small blocks, which cut away more of what causality excludes. Long ones: large blocks,
 // as every product packs its keys anew.
-i64 block_rows(i64 rows) { return rows >= 512 ? BLOCK : 64; }
+i64 block_rows(i64 rows) { return rows >= 256 ? BLOCK : 64; }
 
 // bytes of a block of scores
 size_t block_bytes(const Attention& a) {
@@ -308,7 +310,7 @@ PyObject* attention(PyObject*, PyObject* const* args, Py_ssize_t count) {
   }
   float* lse = data<float>(args[8]);
   i64 block = block_rows(a.rows), blocks = (a.rows + block - 1) / block;
-  bool enough = true;
+  std::atomic<bool> enough{true};
   {
     GilRelease nogil(4.0 * (double)size(args[0]) * (double)s);
     parallel_tiles(b * a.heads * blocks, [&](i64 tile) {
@@ -349,7 +351,7 @@ PyObject* attention_grad(PyObject*, PyObject* const* args, Py_ssize_t count) {
   Attention a{b, h, hk, t, s, d, s - t, 1, as_bool(args[7]), as_int(args[8]), (float)as_double(args[9]), mask};
   if (!mask.ok || PyErr_Occurred()) return nullptr;
   Gradient x{g, q, k, v, y, dq, dk, dv, lse.as<float>()};
-  bool enough = true;
+  std::atomic<bool> enough{true};
   {
     GilRelease nogil(10.0 * (double)size(args[1]) * (double)s);
     i64 block = block_rows(t);

@@ -77,7 +77,8 @@ i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
 
 // ---------------------------------------------------------------- plan
 constexpr i64 K_BLOCK = 512;         // steps of k per pass: a panel of them is 64 KiB
-constexpr i64 IN_PLACE_ROWS = 2 * ROWS_MAX;  // B stored by steps is copied when more rows use it
+constexpr i64 IN_PLACE_ROWS = 10 * ROWS_MAX;  // a B stored by steps is copied when more rows use it
+constexpr i64 IN_PLACE_SIZE = 1 << 17;       // and it has more elements than this
 constexpr i64 DOT_ROWS = 8;          // up to here rows against a transposed B are dot products
 constexpr double TILE_FLOPS = 1e6;   // about 6 us; smaller tiles lose to the ticket counter
 
@@ -133,7 +134,7 @@ struct Panels {
   i64 n, k, count, first;  // panels before `first` are read in place
   float* packed;
   Panels(const Product& q, i64 panels) : b(q.b), n(q.n), k(q.k), count(panels), first(panels), packed(nullptr) {
-    if (b.column != 1 || q.m > IN_PLACE_ROWS)
+    if (b.column != 1 || (q.m > IN_PLACE_ROWS && n * k > IN_PLACE_SIZE))
       first = 0;
     else if (LANES < 8 && n % LANES)  // without masks a narrow panel has to be padded
       first = count - 1;

@@ -9,163 +9,13 @@
 // The elements of all parameters, one after the other, are cut into tiles of GRAIN, so a thousand small
 // biases cost what one matrix of their size does. Tiles depend on the shapes alone, and sums are added tile
 // by tile: the same bits for any number of threads.
-#include "native.h"
-#include "lanes.h"
-
 #include <atomic>
-#include <initializer_list>
-#include <vector>
+
+#include "optim_lists.h"
 
 namespace spiral {
 namespace {
-// ---------------------------------------------------------------- lists of arrays
-// `label` names the argument in errors. A written array must be contiguous; of others a copy is made.
-struct Argument {
-  const char* label;
-  PyObject* list;
-  bool written;
-};
-
-struct Tensors {
-  static constexpr i64 ALIGN = 16;  // tiles begin at whole cache lines of a parameter
-  std::vector<float*> p[4];         // by argument, then by parameter
-  std::vector<i64> n;               // elements of each parameter
-  std::vector<i64> start;           // its place in the row of all elements, rounded up to ALIGN; total at the end
-  std::vector<i64> index;           // its place in the caller's lists
-  std::vector<PyObject*> held;
-  ~Tensors() {
-    for (PyObject* o : held) Py_DECREF(o);
-  }
-
-  double total() const { return start.empty() ? 0.0 : (double)start.back(); }
-  i64 tiles() const { return start.empty() ? 0 : (start.back() + GRAIN - 1) / GRAIN; }
-
-  // f(tile, parameter, lo, hi) for the element ranges of every tile, in parallel over tiles
-  template <class F>
-  void for_tiles(F f) const {
-    parallel_tiles(tiles(), [&](i64 tile) {
-      const i64 begin = tile * GRAIN, end = begin + GRAIN;
-      size_t t = (size_t)(std::upper_bound(start.begin(), start.end(), begin) - start.begin()) - 1;
-      for (; t < n.size() && start[t] < end; t++) {
-        const i64 lo = std::max<i64>(0, begin - start[t]), hi = std::min(n[t], end - start[t]);
-        if (lo < hi) f(tile, t, lo, hi);
-      }
-    });
-  }
-
-  bool load(const char* name, std::initializer_list<Argument> arguments);
-
- private:
-  bool take(const char* name, const Argument& a, i64 i, i64 expected, int column);
-};
-
-bool is_list(PyObject* o) { return PyList_Check(o) || PyTuple_Check(o); }
-Py_ssize_t length(PyObject* list) { return PySequence_Fast_GET_SIZE(list); }
-PyObject* item(PyObject* list, i64 i) { return PySequence_Fast_GET_ITEM(list, i); }
-
-bool same_lengths(const char* name, std::initializer_list<Argument> arguments) {
-  for (const Argument& a : arguments) {
-    if (!is_list(a.list)) {
-      PyErr_Format(PyExc_TypeError, "%s: %s must be a list of arrays, received %s", name, a.label,
-                   Py_TYPE(a.list)->tp_name);
-      return false;
-    }
-    if (length(a.list) != length(arguments.begin()->list)) {
-      PyErr_Format(PyExc_ValueError, "%s: %s has %zd entries, %s has %zd", name, arguments.begin()->label,
-                   length(arguments.begin()->list), a.label, length(a.list));
-      return false;
-    }
-  }
-  return true;
-}
-
-bool Tensors::take(const char* name, const Argument& a, i64 i, i64 expected, int column) {
-  PyObject* o = item(a.list, i);
-  if (!is_f32(o) || !(a.written ? PyArray_ISCARRAY(arr(o)) : PyArray_ISBEHAVED_RO(arr(o)))) {
-    PyErr_Format(PyExc_ValueError, "%s: %s[%lld] must be %s float32 array, received %s", name, a.label, (long long)i,
-                 a.written ? "a writable C-contiguous" : "an aligned",
-                 is_array(o) ? "an array of another dtype or layout" : Py_TYPE(o)->tp_name);
-    return false;
-  }
-  if (expected >= 0 && size(o) != expected) {
-    PyErr_Format(PyExc_ValueError, "%s: %s[%lld] has %lld elements, expected %lld", name, a.label, (long long)i,
-                 (long long)size(o), (long long)expected);
-    return false;
-  }
-  PyObject* c = contiguous_ref(o);
-  if (!c) return false;
-  held.push_back(c);
-  p[column].push_back(data<float>(c));
-  return true;
-}
-
-// Parameters with a None among their arguments are left out.
-bool Tensors::load(const char* name, std::initializer_list<Argument> arguments) {
-  if (!same_lengths(name, arguments)) return false;
-  i64 place = 0;
-  for (i64 i = 0; i < length(arguments.begin()->list); i++) {
-    bool skip = false;
-    for (const Argument& a : arguments) skip |= item(a.list, i) == Py_None && !a.written;
-    if (skip) continue;
-    i64 elements = -1;
-    int column = 0;
-    for (const Argument& a : arguments) {
-      if (!take(name, a, i, elements, column++)) return false;
-      elements = size(item(a.list, i));
-    }
-    n.push_back(elements);
-    index.push_back(i);
-    start.push_back(place);
-    place += (elements + ALIGN - 1) / ALIGN * ALIGN;
-  }
-  start.push_back(place);
-  return true;
-}
-
-// ---------------------------------------------------------------- sums of squares in double
-typedef float V8 __attribute__((vector_size(32)));
-typedef double D8 __attribute__((vector_size(64)));
-
-// v as doubles; g++ 12 by itself makes two short conversions of it
-inline void widen(D8& d, const V8& v) {
-#if defined(__AVX512F__)
-  d = (D8)_mm512_cvtps_pd((__m256)v);
-#else
-  d = __builtin_convertvector(v, D8);
-#endif
-}
-
-inline void read(V8& v, const float* p) { memcpy(&v, p, sizeof v); }
-
-// sum of the squares of n numbers: value(i), or eight of them by eight(i, V8&)
-template <class F, class F8>
-double squares(i64 n, F value, F8 eight) {
-  D8 sums[4] = {};
-  i64 i = 0;
-  for (; i + 32 <= n; i += 32) {
-    for (int k = 0; k < 4; k++) {
-      V8 v;
-      D8 d;
-      eight(i + 8 * k, v);
-      widen(d, v);
-      sums[k] += d * d;
-    }
-  }
-  D8 a = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  double sum = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
-  for (; i < n; i++) sum += (double)value(i) * (double)value(i);
-  return sum;
-}
-
-double sum_of_squares(const float* p, i64 n) {
-  return squares(n, [=](i64 i) { return p[i]; }, [=](i64 i, V8& v) { read(v, p + i); });
-}
-
-double in_order(const std::vector<double>& parts) {
-  double sum = 0;
-  for (double x : parts) sum += x;
-  return sum;
-}
+using namespace optim;
 
 // ---------------------------------------------------------------- AdamW
 struct AdamScalars {
@@ -190,7 +40,8 @@ void adam_range(const AdamScalars& s, float* p, const float* g, float* m, float*
 // with one product by 1 / sqrt(1 - beta2^t) where they divide.
 PyObject* adamw(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   if (!arity("adamw", nargs, 11, 11)) return nullptr;
-  double lr = as_double(args[4]), beta1 = as_double(args[5]), beta2 = as_double(args[6]), eps = as_double(args[7]);
+  double lr = as_double(args[4]), beta1 = as_double(args[5]), beta2 = as_double(args[6]),
+         eps = as_double(args[7]);
   double weight_decay = as_double(args[8]);
   i64 step = as_int(args[9]);
   bool decoupled = as_bool(args[10]);
@@ -200,7 +51,9 @@ PyObject* adamw(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
     return nullptr;
   }
   Tensors t;
-  if (!t.load("adamw", {{"params", args[0], true}, {"grads", args[1], false}, {"m", args[2], true}, {"v", args[3], true}}))
+  if (!t.load(
+          "adamw",
+          {{"params", args[0], true}, {"grads", args[1], false}, {"m", args[2], true}, {"v", args[3], true}}))
     return nullptr;
   AdamScalars s;
   s.decay = (float)(decoupled ? 1.0 - lr * weight_decay : 1.0);
@@ -215,8 +68,8 @@ PyObject* adamw(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   {
     GilRelease gil(28.0 * t.total());
     t.for_tiles([&](i64, size_t i, i64 lo, i64 hi) {
-      (l2 ? adam_range<true> : adam_range<false>)(s, t.p[0][i] + lo, t.p[1][i] + lo, t.p[2][i] + lo, t.p[3][i] + lo,
-                                                  hi - lo);
+      (l2 ? adam_range<true> : adam_range<false>)(s, t.p[0][i] + lo, t.p[1][i] + lo, t.p[2][i] + lo,
+                                                  t.p[3][i] + lo, hi - lo);
     });
   }
   Py_RETURN_NONE;
@@ -250,7 +103,9 @@ PyObject* sgd(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   if (PyErr_Occurred()) return nullptr;
   Tensors t;
   const bool buffers = args[2] != Py_None;
-  if (buffers ? !t.load("sgd", {{"params", args[0], true}, {"grads", args[1], false}, {"momentum_buffers", args[2], true}})
+  if (buffers ? !t.load("sgd", {{"params", args[0], true},
+                                {"grads", args[1], false},
+                                {"momentum_buffers", args[2], true}})
               : !t.load("sgd", {{"params", args[0], true}, {"grads", args[1], false}}))
     return nullptr;
   auto range = first ? (nesterov ? momentum_range<true, true> : momentum_range<true, false>)
@@ -275,10 +130,12 @@ PyObject* sgd(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
 // Chen et al. 2023, algorithm 2; the sign of 0 is 0, and of NaN is NaN
 PyObject* lion(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   if (!arity("lion", nargs, 7, 7)) return nullptr;
-  double rate = as_double(args[3]), beta1 = as_double(args[4]), beta2 = as_double(args[5]), wd = as_double(args[6]);
+  double rate = as_double(args[3]), beta1 = as_double(args[4]), beta2 = as_double(args[5]),
+         wd = as_double(args[6]);
   if (PyErr_Occurred()) return nullptr;
   Tensors t;
-  if (!t.load("lion", {{"params", args[0], true}, {"grads", args[1], false}, {"m", args[2], true}})) return nullptr;
+  if (!t.load("lion", {{"params", args[0], true}, {"grads", args[1], false}, {"m", args[2], true}}))
+    return nullptr;
   const float lr = (float)rate, decay = (float)(1.0 - rate * wd);
   const float b1 = (float)beta1, w1 = (float)(1.0 - beta1), b2 = (float)beta2, w2 = (float)(1.0 - beta2);
   {
@@ -340,7 +197,8 @@ PyObject* scale(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
 
 PyObject* all_finite(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   Tensors t;
-  if (!arity("all_finite", nargs, 1, 1) || !t.load("all_finite", {{"arrays", args[0], false}})) return nullptr;
+  if (!arity("all_finite", nargs, 1, 1) || !t.load("all_finite", {{"arrays", args[0], false}}))
+    return nullptr;
   std::atomic<bool> found{false};
   {
     GilRelease gil(4.0 * t.total());
@@ -430,7 +288,8 @@ void factored_statistics(const FactoredScalars& s, const Matrices& m, const floa
   }
 }
 
-void factored_step(const FactoredScalars& s, const Matrices& m, float* p, const float* g, float* row, float* col) {
+void factored_step(const FactoredScalars& s, const Matrices& m, float* p, const float* g, float* row,
+                   float* col) {
   Scratch factors((size_t)(m.count * (m.rows + m.columns)) * sizeof(float));
   float *by_row = factors.as<float>(), *by_col = by_row + m.count * m.rows;
   factored_statistics(s, m, g, row, col, by_row, by_col);
@@ -450,7 +309,8 @@ void factored_step(const FactoredScalars& s, const Matrices& m, float* p, const 
     }
     parts[(size_t)(lo / grain)] = sum;
   });
-  const float rate = clipped_rate(s, parts, all_rows * m.columns), decay = (float)(1.0 - s.lr * s.weight_decay);
+  const float rate = clipped_rate(s, parts, all_rows * m.columns),
+              decay = (float)(1.0 - s.lr * s.weight_decay);
   parallel_range(all_rows, grain, [&](i64 lo, i64 hi) {
     for (i64 i = lo; i < hi; i++) {
       const float *a = g + i * m.columns, *c = by_col + i / m.rows * m.columns, r = rate * by_row[i];
@@ -492,11 +352,13 @@ float* state_of(const char* label, PyObject* list, i64 i, i64 elements) {
 // A parameter with a row state is factored, one with None there has an entry in v.
 PyObject* adafactor(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   if (!arity("adafactor", nargs, 10, 10)) return nullptr;
-  FactoredScalars s{as_double(args[5]), as_double(args[6]), as_double(args[7]), as_double(args[8]), as_double(args[9])};
+  FactoredScalars s{as_double(args[5]), as_double(args[6]), as_double(args[7]), as_double(args[8]),
+                    as_double(args[9])};
   if (PyErr_Occurred()) return nullptr;
   PyObject *rows = args[2], *cols = args[3], *vs = args[4];
   Tensors t;
-  if (!same_lengths("adafactor", {{"params", args[0], true}, {"row", rows, true}, {"col", cols, true}, {"v", vs, true}}) ||
+  if (!same_lengths("adafactor",
+                    {{"params", args[0], true}, {"row", rows, true}, {"col", cols, true}, {"v", vs, true}}) ||
       !t.load("adafactor", {{"params", args[0], true}, {"grads", args[1], false}}))
     return nullptr;
   struct Job {
@@ -512,13 +374,15 @@ PyObject* adafactor(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
       if (!(job.v = state_of("v", vs, i, n))) return nullptr;
     } else {
       if (ndim(p) < 2) {
-        PyErr_Format(PyExc_ValueError, "adafactor: row[%lld] belongs to an array of %lld dimensions, expected 2 or more",
+        PyErr_Format(PyExc_ValueError,
+                     "adafactor: row[%lld] belongs to an array of %lld dimensions, expected 2 or more",
                      (long long)i, (long long)ndim(p));
         return nullptr;
       }
       const i64 r = dim(p, -2), c = dim(p, -1), count = r && c ? n / (r * c) : 0;
       job.m = {count, r, c};
-      if (n > 0 && (!(job.row = state_of("row", rows, i, count * r)) || !(job.col = state_of("col", cols, i, count * c))))
+      if (n > 0 && (!(job.row = state_of("row", rows, i, count * r)) ||
+                    !(job.col = state_of("col", cols, i, count * c))))
         return nullptr;
     }
     jobs.push_back(job);
@@ -543,7 +407,8 @@ PyMethodDef optim_methods[] = {
      "adamw(params, grads, m, v, lr, beta1, beta2, eps, weight_decay, step, decoupled)"},
     {"sgd", (PyCFunction)(void*)sgd, METH_FASTCALL,
      "sgd(params, grads, momentum_buffers | None, lr, momentum, dampening, weight_decay, nesterov, first)"},
-    {"lion", (PyCFunction)(void*)lion, METH_FASTCALL, "lion(params, grads, m, lr, beta1, beta2, weight_decay)"},
+    {"lion", (PyCFunction)(void*)lion, METH_FASTCALL,
+     "lion(params, grads, m, lr, beta1, beta2, weight_decay)"},
     {"adafactor", (PyCFunction)(void*)adafactor, METH_FASTCALL,
      "adafactor(params, grads, row, col, v, lr, beta2, eps1, clip_threshold, weight_decay)"},
     {"grad_norm", (PyCFunction)(void*)grad_norm, METH_FASTCALL, "grad_norm(grads) -> float"},

@@ -6,159 +6,15 @@
 //
 // Accuracy: float lanes take at most 19 additions, then doubles go on (Higham 1993, blocked summation),
 // so the error does not grow with the length. Blocks depend on shapes only and tiles are added in their
-// order: the same bits for any number of threads, and for sums along the rows on any instruction set.
-// NaN wins every maximum and minimum, as in NumPy.
+// order: the same bits for any number of threads. NaN wins every maximum and minimum, as in NumPy.
 #include "native.h"
-#include "lanes.h"
+#include "reduce_rows.h"
 
 #include <limits>
 
 namespace spiral {
 namespace {
-// 16 lanes on every processor: the compiler splits them where registers are shorter
-typedef float V __attribute__((vector_size(64)));
-typedef float V8 __attribute__((vector_size(32)));
-typedef float V4 __attribute__((vector_size(16)));
-typedef double D __attribute__((vector_size(64)));
-typedef double D4 __attribute__((vector_size(32)));
-typedef double D2 __attribute__((vector_size(16)));
-
-inline void read(V& v, const float* p) { memcpy(&v, p, sizeof v); }
-// the first n < 16 lanes; the others are `rest`
-inline void read_part(V& v, const float* p, i64 n, float rest) {
-#if defined(__AVX512F__)
-  v = (V)_mm512_mask_loadu_ps(_mm512_set1_ps(rest), (__mmask16)((1 << n) - 1), p);
-#else
-  v = V{} + rest;
-  for (i64 k = 0; k < n; k++) v[k] = p[k];
-#endif
-}
-// the two halves of a vector; without the builtin they take a way through memory
-#if defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector)
-#define SPIRAL_SPLIT_2(v, l, h) l = __builtin_shufflevector(v, v, 0, 1), h = __builtin_shufflevector(v, v, 2, 3)
-#define SPIRAL_SPLIT_4(v, l, h) \
-  l = __builtin_shufflevector(v, v, 0, 1, 2, 3), h = __builtin_shufflevector(v, v, 4, 5, 6, 7)
-#define SPIRAL_SPLIT_8(v, l, h)                                 \
-  l = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7),    \
-  h = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15)
-#endif
-#endif
-#if !defined(SPIRAL_SPLIT_2)
-#define SPIRAL_SPLIT_2(v, l, h) memcpy(&l, &v, sizeof l), memcpy(&h, (const char*)&v + sizeof l, sizeof l)
-#define SPIRAL_SPLIT_4 SPIRAL_SPLIT_2
-#define SPIRAL_SPLIT_8 SPIRAL_SPLIT_2
-#endif
-
-// ---------------------------------------------------------------- the four reductions
-struct Sum {
-  typedef double Total;
-  typedef D Wide;  // collects blocks of lanes
-  static constexpr double zero = 0.0;
-  template <class T>
-  static inline void join(T& a, const T& x) { a += x; }
-  static inline void collect(Wide& w, const V& v) {
-    V8 low, high;
-    SPIRAL_SPLIT_8(v, low, high);
-#if defined(__AVX512F__)  // g++ 12 makes two short conversions of each
-    w += (D)_mm512_cvtps_pd((__m256)low) + (D)_mm512_cvtps_pd((__m256)high);
-#else
-    w += __builtin_convertvector(low, D) + __builtin_convertvector(high, D);
-#endif
-  }
-  static inline Total fold(const Wide& w) {
-    D4 a, b;
-    D2 c, d;
-    SPIRAL_SPLIT_4(w, a, b);
-    a += b;
-    SPIRAL_SPLIT_2(a, c, d);
-    c += d;
-    return c[0] + c[1];
-  }
-};
-
-template <bool MAX>
-struct Extreme {
-  typedef float Total;
-  typedef V Wide;
-  static constexpr float zero = MAX ? -std::numeric_limits<float>::infinity() : std::numeric_limits<float>::infinity();
-  // NaN compares false: the second test takes it, and then nothing replaces it. Two tests in a row, as the
-  // first is one instruction, and a branch on the second is always foreseen.
-  template <class T>
-  static inline void join(T& a, const T& x) {
-    const T more = MAX ? (x > a ? x : a) : (x < a ? x : a);
-    a = x != x ? x : more;
-  }
-  static inline void collect(Wide& w, const V& v) { join(w, v); }
-  static inline Total fold(const Wide& w) {
-    V8 a, b;
-    V4 c, d;
-    SPIRAL_SPLIT_8(w, a, b);
-    join(a, b);
-    SPIRAL_SPLIT_4(a, c, d);
-    join(c, d);
-    d = V4{c[2], c[3], c[0], c[1]};
-    join(c, d);
-    d = V4{c[1], c[0], c[3], c[2]};
-    join(c, d);
-    return c[0];
-  }
-};
-
-// ---------------------------------------------------------------- along a row
-template <class Op>
-typename Op::Total contiguous_row(const float* p, i64 n) {
-  typedef typename Op::Wide Wide;
-  Wide wide = Wide{} + Op::zero;
-  V a, b, c, d, x;
-  const i64 whole = n / 64 * 64;
-  i64 i = 0;
-  while (i < whole) {  // 1024 elements: four accumulators of 16 lanes and 16 terms
-    const i64 end = std::min(whole, i + 1024);
-    read(a, p + i);
-    read(b, p + i + 16);
-    read(c, p + i + 32);
-    read(d, p + i + 48);
-    for (i += 64; i < end; i += 64) {
-      read(x, p + i);
-      Op::join(a, x);
-      read(x, p + i + 16);
-      Op::join(b, x);
-      read(x, p + i + 32);
-      Op::join(c, x);
-      read(x, p + i + 48);
-      Op::join(d, x);
-    }
-    Op::join(a, b);
-    Op::join(c, d);
-    Op::join(a, c);
-    Op::collect(wide, a);
-  }
-  for (; i + 16 <= n; i += 16) {
-    read(x, p + i);
-    Op::collect(wide, x);
-  }
-  if (i < n) {
-    read_part(x, p + i, n - i, (float)Op::zero);
-    Op::collect(wide, x);
-  }
-  return Op::fold(wide);
-}
-
-template <class Op>
-typename Op::Total row(const float* x, i64 stride, i64 n) {
-  typedef typename Op::Total Total;
-  if (stride == 1) return contiguous_row<Op>(x, n);
-  Total t[4] = {Op::zero, Op::zero, Op::zero, Op::zero};
-  i64 i = 0;
-  for (; i + 4 <= n; i += 4)
-    for (int k = 0; k < 4; k++) Op::join(t[k], (Total)x[(i + k) * stride]);
-  for (; i < n; i++) Op::join(t[0], (Total)x[i * stride]);
-  Op::join(t[0], t[1]);
-  Op::join(t[2], t[3]);
-  Op::join(t[0], t[2]);
-  return t[0];
-}
+using namespace reduction;
 
 template <class Total>
 inline float result(Total t, double divisor) {
@@ -220,7 +76,8 @@ Plan make_plan(PyObject* x, const bool* reduced) {
   i64 so = 1;
   for (int d = (int)ndim(x) - 1; d >= 0; d--) {
     i64 n = dims(x)[d];
-    if (n != 1) list[count++] = {n, PyArray_STRIDE(arr(x), d) / (i64)sizeof(float), reduced[d] ? 0 : so, reduced[d]};
+    if (n != 1)
+      list[count++] = {n, PyArray_STRIDE(arr(x), d) / (i64)sizeof(float), reduced[d] ? 0 : so, reduced[d]};
     if (!reduced[d]) so *= n;
   }
   // largest stride first; axes that repeat (stride 0) outermost, where they cost a second pass but no gather
@@ -241,7 +98,8 @@ Plan make_plan(PyObject* x, const bool* reduced) {
     list[merged++] = b;
   }
   Plan p;
-  for (int i = 0; i + 1 < merged; i++) (list[i].reduced ? p.reduced : p.kept).push(list[i].n, list[i].sx, list[i].so);
+  for (int i = 0; i + 1 < merged; i++)
+    (list[i].reduced ? p.reduced : p.kept).push(list[i].n, list[i].sx, list[i].so);
   if (merged > 0) {
     const Axis& last = list[merged - 1];
     p.inner_reduced = last.reduced;
@@ -278,7 +136,8 @@ void reduce_rows(const Plan& p, const float* x, float* out, double divisor) {
     parallel_range(outputs, std::max<i64>(1, units_of_tile / units), [&](i64 lo, i64 hi) {
       if (units == 1 && p.kept.nd <= 1) {  // plain rows
         const i64 sx = p.kept.nd ? p.kept.sx[0] : 0, so = p.kept.nd ? p.kept.so[0] : 0;
-        for (i64 i = lo; i < hi; i++) out[i * so] = result<Total>(row<Op>(x + i * sx, p.inner_x, p.inner), divisor);
+        for (i64 i = lo; i < hi; i++)
+          out[i * so] = result<Total>(row<Op>(x + i * sx, p.inner_x, p.inner), divisor);
         return;
       }
       Walk w(p.kept, lo);
@@ -440,8 +299,9 @@ bool read_axes(const char* name, PyObject* x, PyObject* axes, PyObject* out, boo
     if (axis == -1 && PyErr_Occurred()) return false;
     i64 d = axis < 0 ? axis + nd : axis;
     if (d < 0 || d >= nd || reduced[d]) {
-      PyErr_Format(PyExc_ValueError, "%s: axes %R of an array of %d dimensions: %lld is out of range or repeated", name,
-                   axes, nd, (long long)axis);
+      PyErr_Format(PyExc_ValueError,
+                   "%s: axes %R of an array of %d dimensions: %lld is out of range or repeated", name, axes,
+                   nd, (long long)axis);
       return false;
     }
     reduced[d] = true;
@@ -449,8 +309,8 @@ bool read_axes(const char* name, PyObject* x, PyObject* axes, PyObject* out, boo
   i64 kept = 1;
   for (int d = 0; d < nd; d++) kept *= reduced[d] ? 1 : dims(x)[d];
   if (!is_f32(out) || !PyArray_ISCARRAY(arr(out)) || size(out) != kept) {
-    PyErr_Format(PyExc_ValueError, "%s: out must be a writable C-contiguous float32 array of %lld elements", name,
-                 (long long)kept);
+    PyErr_Format(PyExc_ValueError, "%s: out must be a writable C-contiguous float32 array of %lld elements",
+                 name, (long long)kept);
     return false;
   }
   return true;
@@ -491,8 +351,12 @@ PyObject* reduce(const char* name, PyObject* const* args, Py_ssize_t nargs) {
 
 PyObject* py_sum(PyObject*, PyObject* const* a, Py_ssize_t n) { return reduce<Sum, false>("sum", a, n); }
 PyObject* py_mean(PyObject*, PyObject* const* a, Py_ssize_t n) { return reduce<Sum, true>("mean", a, n); }
-PyObject* py_max(PyObject*, PyObject* const* a, Py_ssize_t n) { return reduce<Extreme<true>, false>("max", a, n); }
-PyObject* py_min(PyObject*, PyObject* const* a, Py_ssize_t n) { return reduce<Extreme<false>, false>("min", a, n); }
+PyObject* py_max(PyObject*, PyObject* const* a, Py_ssize_t n) {
+  return reduce<Extreme<true>, false>("max", a, n);
+}
+PyObject* py_min(PyObject*, PyObject* const* a, Py_ssize_t n) {
+  return reduce<Extreme<false>, false>("min", a, n);
+}
 
 // ---------------------------------------------------------------- argmax, argmin
 // first place where `value` stands, which must be there; NaN is found too
@@ -532,7 +396,8 @@ void arg_rows(const float* x, i64 outer, i64 n, i64* out) {
   }
 }
 
-// x (outer, n, inner), over the middle axis; 256 columns and 2^24 rows at a time, so that places are exact int32
+// x (outer, n, inner), over the middle axis; 256 columns and 2^24 rows at a time, so that places are exact
+// int32
 template <class Op>
 void arg_columns(const float* x, i64 outer, i64 n, i64 inner, i64* out) {
   constexpr i64 width = 256;
@@ -575,8 +440,8 @@ PyObject* arg(const char* name, PyObject* const* args, Py_ssize_t nargs) {
     i64 axis = as_int(args[1]);
     if (axis == -1 && PyErr_Occurred()) return nullptr;
     if (axis < -ndim(x) || axis >= ndim(x)) {
-      PyErr_Format(PyExc_ValueError, "%s: axis %lld is out of range for %lld dimensions", name, (long long)axis,
-                   (long long)ndim(x));
+      PyErr_Format(PyExc_ValueError, "%s: axis %lld is out of range for %lld dimensions", name,
+                   (long long)axis, (long long)ndim(x));
       return nullptr;
     }
     axis += axis < 0 ? ndim(x) : 0;
@@ -586,8 +451,8 @@ PyObject* arg(const char* name, PyObject* const* args, Py_ssize_t nargs) {
   }
   if (!is_array(out) || PyArray_TYPE(arr(out)) != NPY_INT64 || !PyArray_ISCARRAY(arr(out)) ||
       size(out) != outer * inner) {
-    PyErr_Format(PyExc_ValueError, "%s: out must be a writable C-contiguous int64 array of %lld elements", name,
-                 (long long)(outer * inner));
+    PyErr_Format(PyExc_ValueError, "%s: out must be a writable C-contiguous int64 array of %lld elements",
+                 name, (long long)(outer * inner));
     return nullptr;
   }
   if (outer * inner == 0) Py_RETURN_NONE;
@@ -607,8 +472,12 @@ PyObject* arg(const char* name, PyObject* const* args, Py_ssize_t nargs) {
   Py_RETURN_NONE;
 }
 
-PyObject* py_argmax(PyObject*, PyObject* const* a, Py_ssize_t n) { return arg<Extreme<true>>("argmax", a, n); }
-PyObject* py_argmin(PyObject*, PyObject* const* a, Py_ssize_t n) { return arg<Extreme<false>>("argmin", a, n); }
+PyObject* py_argmax(PyObject*, PyObject* const* a, Py_ssize_t n) {
+  return arg<Extreme<true>>("argmax", a, n);
+}
+PyObject* py_argmin(PyObject*, PyObject* const* a, Py_ssize_t n) {
+  return arg<Extreme<false>>("argmin", a, n);
+}
 }  // namespace
 
 PyMethodDef reduce_methods[] = {
