@@ -32,8 +32,8 @@ struct Heads {
     const npy_intp *st = PyArray_STRIDES(arr(o)), *n = dims(o);
     const npy_intp f = sizeof(float);
     if (size(o) == 0) return true;
-    return (n[3] == 1 || st[3] == f) && (n[2] == 1 || (st[2] >= n[3] * f && st[2] % f == 0)) && st[1] % f == 0 &&
-           st[0] % f == 0 && (uintptr_t)data<float>(o) % f == 0;
+    return (n[3] == 1 || st[3] == f) && (n[2] == 1 || (st[2] >= n[3] * f && st[2] % f == 0)) &&
+           st[1] % f == 0 && st[0] % f == 0 && (uintptr_t)data<float>(o) % f == 0;
   }
   Heads(PyObject* o, bool output) {
     if (!is_f32(o) || ndim(o) != 4) {
@@ -76,7 +76,8 @@ struct Mask {
       ok = dims(o)[i] == 1 || dims(o)[i] == full[axis];
       s[axis] = dims(o)[i] == 1 ? 0 : PyArray_STRIDES(arr(o))[i];
     }
-    if (!ok) PyErr_SetString(PyExc_ValueError, "attention: expected a float32 mask that broadcasts to (B, H, T, S)");
+    if (!ok)
+      PyErr_SetString(PyExc_ValueError, "attention: expected a float32 mask that broadcasts to (B, H, T, S)");
     p = ok ? data<char>(o) : nullptr;
   }
   void add(float* row, i64 b, i64 h, i64 t, i64 key, i64 n) const {
@@ -188,8 +189,8 @@ void online_row(float& top, float& sum, float* s, const Span& span, i64 n, float
   span.clear_rest(s, n);
 }
 
-void forward_block(const Attention& a, const Heads& q, const Heads& k, const Heads& v, const Heads& y, float* lse,
-                   float* s, i64 b, i64 h, i64 r0, i64 r1) {
+void forward_block(const Attention& a, const Heads& q, const Heads& k, const Heads& v, const Heads& y,
+                   float* lse, float* s, i64 b, i64 h, i64 r0, i64 r1) {
   i64 hk = h / a.group(), rows = r1 - r0;
   Range all = a.seen_by(r0, r1);
   i64 ld = round_lanes(std::max<i64>(1, std::min(KEYS, all.hi - all.lo)));
@@ -204,8 +205,8 @@ void forward_block(const Attention& a, const Heads& q, const Heads& k, const Hea
       if (a.mask.p) a.mask.add(s + r * ld + span.lo, b, h, r0 + r, key + span.lo, span.hi - span.lo);
       online_row(o.m[r], o.sum[r], s + r * ld, span, n, y.at(b, h, r0 + r), a.d, started);
     }
-    gemm_one(false, false, rows, a.d, n, 1.f, s, ld, v.at(b, hk, key), v.sr, started ? 1.f : 0.f, y.at(b, h, r0),
-             y.sr);
+    gemm_one(false, false, rows, a.d, n, 1.f, s, ld, v.at(b, hk, key), v.sr, started ? 1.f : 0.f,
+             y.at(b, h, r0), y.sr);
   }
   for (i64 r = 0; r < rows; r++) {
     float* row = y.at(b, h, r0 + r);
@@ -242,7 +243,8 @@ void gradient_row(float* p, float* ds, const Span& span, i64 n, float lse, float
   }
 }
 
-void backward_block(const Attention& a, const Gradient& x, float* p, float* ds, i64 b, i64 h, i64 r0, i64 r1) {
+void backward_block(const Attention& a, const Gradient& x, float* p, float* ds, i64 b, i64 h, i64 r0,
+                    i64 r1) {
   i64 hk = h / a.group(), rows = r1 - r0;
   Range all = a.seen_by(r0, r1);
   i64 ld = round_lanes(std::max<i64>(1, std::min(KEYS, all.hi - all.lo)));
@@ -263,7 +265,8 @@ void backward_block(const Attention& a, const Gradient& x, float* p, float* ds, 
     for (i64 r = 0; r < rows; r++) {
       Span span(a.seen(r0 + r), key, n);
       if (a.mask.p) a.mask.add(p + r * ld + span.lo, b, h, r0 + r, key + span.lo, span.hi - span.lo);
-      gradient_row(p + r * ld, ds + r * ld, span, n, x.lse[(b * a.heads + h) * a.rows + r0 + r], delta[r], a.scale);
+      gradient_row(p + r * ld, ds + r * ld, span, n, x.lse[(b * a.heads + h) * a.rows + r0 + r], delta[r],
+                   a.scale);
     }
     gemm_one(true, false, n, a.d, rows, 1.f, p, ld, g, x.g.sr, 1.f, x.dv.at(b, hk, key), x.dv.sr);
     gemm_one(true, false, n, a.d, rows, 1.f, ds, ld, q, x.q.sr, 1.f, x.dk.at(b, hk, key), x.dk.sr);
@@ -273,8 +276,9 @@ void backward_block(const Attention& a, const Gradient& x, float* p, float* ds, 
 
 bool same_shapes(bool ok) {
   if (!ok)
-    PyErr_SetString(PyExc_ValueError,
-                    "attention: expected q, y (B, H, T, D), k, v (B, Hk, S, D) with Hk dividing H, lse (B, H, T)");
+    PyErr_SetString(
+        PyExc_ValueError,
+        "attention: expected q, y (B, H, T, D), k, v (B, Hk, S, D) with Hk dividing H, lse (B, H, T)");
   return ok;
 }
 bool lse_fits(PyObject* o, i64 n) { return is_f32(o) && contiguous(o) && size(o) == n; }
@@ -285,7 +289,9 @@ i64 block_rows(i64 rows) { return rows >= 256 ? BLOCK : 64; }
 
 // bytes of a block of scores
 size_t block_bytes(const Attention& a) {
-  return (size_t)(std::min(block_rows(a.rows), a.rows) * round_lanes(std::max<i64>(1, std::min(KEYS, a.keys)))) * sizeof(float);
+  return (size_t)(std::min(block_rows(a.rows), a.rows) *
+                  round_lanes(std::max<i64>(1, std::min(KEYS, a.keys)))) *
+         sizeof(float);
 }
 
 // q, k, v, mask, causal, window, scale, y, lse
@@ -293,13 +299,15 @@ PyObject* attention(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (!arity("attention", count, 9, 9)) return nullptr;
   Heads q(args[0], false), k(args[1], false), v(args[2], false), y(args[7], true);
   if (!q.owned || !k.owned || !v.owned || !y.owned) return nullptr;
-  i64 b = dim(args[0], 0), h = dim(args[0], 1), t = dim(args[0], 2), d = dim(args[0], 3), hk = dim(args[1], 1);
+  i64 b = dim(args[0], 0), h = dim(args[0], 1), t = dim(args[0], 2), d = dim(args[0], 3),
+      hk = dim(args[1], 1);
   i64 s = dim(args[1], 2), full[4] = {b, h, t, s};
   if (!same_shapes(hk > 0 && h % hk == 0 && k.is(b, hk, s, d) && v.is(b, hk, s, d) && y.is(b, h, t, d) &&
                    lse_fits(args[8], b * h * t)))
     return nullptr;
   Mask mask(args[3], full);
-  Attention a{b, h, hk, t, s, d, s - t, 1, as_bool(args[4]), as_int(args[5]), (float)as_double(args[6]), mask};
+  Attention a{b,   h, hk, t, s, d, s - t, 1, as_bool(args[4]), as_int(args[5]), (float)as_double(args[6]),
+              mask};
   if (!mask.ok || PyErr_Occurred()) return nullptr;
   if (t == 1 && h > hk && q.sh >= d && y.sh >= d) {
     // One new token: the queries of a group share their keys, so they are the rows of one product.
@@ -332,7 +340,8 @@ PyObject* attention(PyObject*, PyObject* const* args, Py_ssize_t count) {
 PyObject* attention_grad(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (!arity("attention_grad", count, 13, 14)) return nullptr;
   if (count == 14 && args[13] != Py_None) {
-    PyErr_SetString(PyExc_NotImplementedError, "attention_grad: the mask's gradient is not computed; pass None");
+    PyErr_SetString(PyExc_NotImplementedError,
+                    "attention_grad: the mask's gradient is not computed; pass None");
     return nullptr;
   }
   Heads g(args[0], false), q(args[1], false), k(args[2], false), v(args[3], false), y(args[4], false);
@@ -341,14 +350,16 @@ PyObject* attention_grad(PyObject*, PyObject* const* args, Py_ssize_t count) {
     if (!x->owned) return nullptr;
   Contiguous lse(args[5]);
   if (!lse) return nullptr;
-  i64 b = dim(args[1], 0), h = dim(args[1], 1), t = dim(args[1], 2), d = dim(args[1], 3), hk = dim(args[2], 1);
+  i64 b = dim(args[1], 0), h = dim(args[1], 1), t = dim(args[1], 2), d = dim(args[1], 3),
+      hk = dim(args[2], 1);
   i64 s = dim(args[2], 2), full[4] = {b, h, t, s};
   bool fit = hk > 0 && h % hk == 0 && lse_fits(lse.o, b * h * t);
   for (const Heads* x : {&g, &y, &dq}) fit = fit && x->is(b, h, t, d);
   for (const Heads* x : {&k, &v, &dk, &dv}) fit = fit && x->is(b, hk, s, d);
   if (!same_shapes(fit)) return nullptr;
   Mask mask(args[6], full);
-  Attention a{b, h, hk, t, s, d, s - t, 1, as_bool(args[7]), as_int(args[8]), (float)as_double(args[9]), mask};
+  Attention a{b,   h, hk, t, s, d, s - t, 1, as_bool(args[7]), as_int(args[8]), (float)as_double(args[9]),
+              mask};
   if (!mask.ok || PyErr_Occurred()) return nullptr;
   Gradient x{g, q, k, v, y, dq, dk, dv, lse.as<float>()};
   std::atomic<bool> enough{true};

@@ -1,7 +1,7 @@
 // Two-dimensional convolution (cross-correlation), its gradients, and pooling; channels first.
 //
 // Contract: y, dx, dw, db are overwritten. x (n, c, h, w), weight (o, c / groups, kh, kw). Three ways:
-//   direct   conv_tiles.h, when a group has at least MIN_CHANNELS outputs. dx at stride 1 is the same
+//   direct   conv_direct.h, when a group has at least MIN_CHANNELS outputs. dx at stride 1 is the same
 //            product with channels swapped and taps mirrored, on g padded by dil * (k - 1) - pad.
 //   1 x 1    stride 1, no padding: one matrix product per sample, nothing is copied.
 //   im2col   the rest: the taps of one sample as a matrix, then a product (Chellapilla et al. 2006).
@@ -9,10 +9,10 @@
 // the sums are added in tile order. Nothing is moved that is not read anyway, except g and x padded
 // (x only where there is padding or a stride): 8 bytes per element.
 // Measured, x (64, 32, 26, 26), 64 filters of 3 x 3, one core that multiplies and adds at 188 GF/s: y 137,
-// dw 148, dx 120 GF/s (a seventh of its products are with padding); im2col and a product 105. (2026-11)
+// dw 148, dx 118 GF/s (a seventh of its products are with padding); by im2col 112, 101 and 107. (2026-11)
 #include <atomic>
 
-#include "conv_tiles.h"
+#include "conv_direct.h"
 #include "gemm.h"
 #include "native.h"
 #include "pool2d.h"
@@ -21,138 +21,11 @@ namespace spiral {
 namespace {
 constexpr i64 MIN_CHANNELS = 6;            // with fewer, more than half of the lanes would be idle
 constexpr i64 PARTIAL_BYTES = 64ll << 20;  // room for the partial sums of dw
-constexpr i64 WEIGHTS = 96 << 10;           // bytes of packed weights per sweep over the pixels; L2 keeps up (183 GF/s)
-constexpr i64 L2_OUTPUT = 192 << 10;       // bytes of a block of output before it is transposed
-constexpr i64 L1_GRADIENT = 24 << 10;      // bytes of transposed g per sweep over the taps
 
 bool is_1x1(const Conv& a) { return a.kh * a.kw == 1 && a.sh * a.sw == 1 && a.ph + a.pw == 0; }
 bool is_direct(const Conv& a) {
-  return !is_1x1(a) && a.og() >= MIN_CHANNELS && a.cg() * Planes(a, a.oh).plane <= INT32_MAX;  // offsets are int32
-}
-
-// ---------------------------------------------------------------- direct
-// packed[group][block][tap][lane] from weight (o, taps). `swap`: for dx, where the mirrored taps of
-// (channel in, channel out) take the place of those of (out, in).
-void pack(const Conv& a, const Blocks& blocks, const float* w, bool swap, float* packed) {
-  i64 width = blocks.width(), k = a.taps(), area = a.kh * a.kw;
-  parallel_tiles(a.groups * blocks.count, [&](i64 t) {
-    i64 group = t / blocks.count, first = t % blocks.count * width;
-    float* to = packed + t * k * width;
-    for (i64 i = 0; i < k; i++)
-      for (i64 l = 0; l < width; l++) {
-        i64 c = i / area, u = i % area, o = first + l;
-        float v = 0.f;
-        if (o < a.og())
-          v = swap ? w[((group * a.cg() + c) * a.og() + o) * area + area - 1 - u] : w[(group * a.og() + o) * k + i];
-        to[i * width + l] = v;
-      }
-  });
-}
-
-// Output rows [r0, r0 + rows) of one sample and group.
-struct Direct {
-  const Conv& a;
-  const Blocks& blocks;
-  const float *packed, *bias;
-  Activation act;
-  i64 rows;  // per tile
-  Planes planes;
-
-  Direct(const Conv& conv, const Blocks& b, const float* w, const float* bias_, Activation act_)
-      : a(conv), blocks(b), packed(w), bias(bias_), act(act_), rows(rows_per_tile(conv, b)), planes(conv, rows) {}
-
-  // few enough that the output block stays in L2, and enough tiles when there are few samples
-  static i64 rows_per_tile(const Conv& a, const Blocks& b) {
-    i64 rows = std::max<i64>(1, L2_OUTPUT / (a.ow * b.width() * 4));
-    i64 share = std::max<i64>(1, 8 / std::max<i64>(1, a.n * a.groups));
-    return std::min({a.oh, rows, (a.oh + share - 1) / share});
-  }
-  i64 tiles() const { return (a.oh + rows - 1) / rows; }
-  i64 scratch() const { return planes.scratch(a) + rows * a.ow * blocks.width(); }
-
-  void run(const float* x, float* y, i64 group, i64 r0, const int32_t* off, float* mem) const {
-    i64 nr = std::min(rows, a.oh - r0), width = blocks.width(), k = a.taps(), area = a.kh * a.kw;
-    float* out = mem + planes.scratch(a);
-    Planes used(a, nr);  // the last tile may have fewer rows
-    used.plane = planes.plane;
-    const float* in = used.read(a, x, r0, mem);
-    i64 channels = std::max<i64>(1, WEIGHTS / (area * width * 4));
-    const TapSum* sums = tap_sums(blocks.v);
-    for (i64 b = 0; b < blocks.count; b++) {
-      const float* w = packed + (group * blocks.count + b) * k * width;
-      float* to = y + (b * width * a.oh + r0) * a.ow;
-      pieces(a.cg(), channels, [&](i64 c, i64 nc) {
-        for (i64 i = 0; i < nr; i++) {
-          if (c == 0) prefetch<true>(to + i * a.ow, a.pixels(), 0, std::min(width, a.og() - b * width), a.ow);
-          pieces(a.ow, pixels_for(blocks.v), [&](i64 j, i64 np) {
-            sums[np - 1](in + i * a.sh * planes.pitch + j, off + c * area, nc * area, w + c * area * width,
-                         out + (i * a.ow + j) * width, c > 0);
-          });
-        }
-      });
-      finish(out, nr * a.ow, group, b, to);
-    }
-  }
-  // y: channel 0 of the block, first pixel of the tile
-  void finish(const float* out, i64 pixels, i64 group, i64 b, float* y) const {
-    i64 first = b * blocks.width(), n = std::min(blocks.width(), a.og() - first);
-    const float* add = bias ? bias + group * a.og() + first : nullptr;
-    bool relu = act == ACT_RELU;
-    transpose(out, blocks.width(), pixels, n, y, a.pixels(), [=](Lanes v, i64 c) {
-      if (add) v += add[c];
-      return relu ? at_least(v, 0.f) : v;
-    });
-  }
-};
-
-bool direct(const Conv& a, const float* x, const float* w, bool swap, const float* bias, Activation act, float* y) {
-  Blocks blocks(a.og());
-  i64 k = a.taps();
-  Scratch packed((size_t)(a.groups * blocks.count * k * blocks.width()) * 4), off((size_t)k * 4);
-  if (!packed.p || !off.p) return false;
-  pack(a, blocks, w, swap, packed.as<float>());
-  Direct d(a, blocks, packed.as<float>(), bias, act);
-  d.planes.offsets(a, off.as<int32_t>());
-  std::atomic<bool> enough{true};
-  i64 per = d.tiles();
-  parallel_tiles(a.n * a.groups * per, [&](i64 t) {
-    i64 sample = t / per / a.groups, group = t / per % a.groups;
-    Scratch mem((size_t)d.scratch() * 4);
-    if (!mem.p) {
-      enough = false;
-      return;
-    }
-    d.run(x + (sample * a.c + group * a.cg()) * a.h * a.w, y + (sample * a.o + group * a.og()) * a.pixels(), group,
-          t % per * d.rows, off.as<int32_t>(), mem.as<float>());
-  });
-  return enough;
-}
-
-// output rows whose transposed g stays in L1
-i64 gradient_rows(const Conv& a, const Blocks& blocks) {
-  return std::max<i64>(1, L1_GRADIENT / (a.ow * blocks.width() * 4));
-}
-
-// dw of one sample and group, added to sum[block][tap][lane].
-void direct_weight_grad(const Conv& a, const Blocks& blocks, const Planes& planes, const int32_t* off, const float* x,
-                        const float* g, float* mem, float* sum) {
-  i64 width = blocks.width(), k = a.taps();
-  float* gt = mem + planes.scratch(a);
-  const float* in = planes.read(a, x, 0, mem);
-  const PixelSum* sums = pixel_sums(blocks.v);
-  pieces(a.oh, gradient_rows(a, blocks), [&](i64 r0, i64 rows) {
-    for (i64 b = 0; b < blocks.count; b++) {
-      i64 n = std::min(width, a.og() - b * width);
-      const float* from = g + b * width * a.pixels() + r0 * a.ow;
-      if (n < width) std::fill(gt, gt + rows * a.ow * width, 0.f);
-      transpose(from, a.pixels(), n, rows * a.ow, gt, width, as_is);
-      pieces(k, taps_for(blocks.v), [&](i64 t, i64 nt) {
-        prefetch<false>(from + rows * a.ow, a.pixels(), t * n / k, (t + nt) * n / k, rows * a.ow);  // the next rows
-        sums[nt - 1](in + r0 * a.sh * planes.pitch, a.sh * planes.pitch, off + t, rows, a.ow, gt,
-                     sum + (b * k + t) * width);
-      });
-    }
-  });
+  return !is_1x1(a) && a.og() >= MIN_CHANNELS &&
+         a.cg() * Planes(a, a.oh).plane <= INT32_MAX;  // offsets are int32
 }
 
 // ---------------------------------------------------------------- im2col
@@ -221,8 +94,8 @@ bool forward(const Conv& a, const float* x, const float* w, const float* bias, A
   return each_sample(a, [&](i64 at_x, i64 at_y, i64 group, float* col) {
     const float* b = x + at_x;
     if (!is_1x1(a)) im2col(a, b, col), b = col;
-    gemm_one(false, false, a.og(), a.pixels(), a.taps(), 1.f, w + group * a.og() * a.taps(), a.taps(), b, a.pixels(),
-             0.f, y + at_y, a.pixels());
+    gemm_one(false, false, a.og(), a.pixels(), a.taps(), 1.f, w + group * a.og() * a.taps(), a.taps(), b,
+             a.pixels(), 0.f, y + at_y, a.pixels());
     if (!bias && act == ACT_NONE) return;
     for (i64 o = 0; o < a.og(); o++) {
       float *row = y + at_y + o * a.pixels(), add = bias ? bias[group * a.og() + o] : 0.f;
@@ -242,8 +115,8 @@ bool input_grad(const Conv& a, const float* g, const float* w, float* dx) {
     return direct(t, g, w, true, nullptr, ACT_NONE, dx);
   return each_sample(a, [&](i64 at_x, i64 at_y, i64 group, float* col) {
     float* to = is_1x1(a) ? dx + at_x : col;
-    gemm_one(true, false, a.taps(), a.pixels(), a.og(), 1.f, w + group * a.og() * a.taps(), a.taps(), g + at_y,
-             a.pixels(), 0.f, to, a.pixels());
+    gemm_one(true, false, a.taps(), a.pixels(), a.og(), 1.f, w + group * a.og() * a.taps(), a.taps(),
+             g + at_y, a.pixels(), 0.f, to, a.pixels());
     if (!is_1x1(a)) col2im(a, col, dx + at_x);
   });
 }
@@ -274,8 +147,8 @@ void weight_grad_tile(const Conv& a, const Blocks& blocks, const int32_t* off, c
       direct_weight_grad(a, blocks, planes, off, xn, gn, mem, sum);
     } else {
       if (!is_1x1(a)) im2col(a, xn, mem);
-      gemm_one(false, true, a.og(), a.taps(), a.pixels(), 1.f, gn, a.pixels(), is_1x1(a) ? xn : mem, a.pixels(), 1.f,
-               sum, a.taps());
+      gemm_one(false, true, a.og(), a.taps(), a.pixels(), 1.f, gn, a.pixels(), is_1x1(a) ? xn : mem,
+               a.pixels(), 1.f, sum, a.taps());
     }
   }
 }
@@ -320,7 +193,8 @@ bool weight_grad(const Conv& a, const float* x, const float* g, float* dw) {
     float* to = dw + group * a.og() * k;
     if (!is_direct(a)) std::copy(sum, sum + part, to);
     for (i64 b = 0; is_direct(a) && b < blocks.count; b++)
-      transpose(sum + b * k * width, width, k, std::min(width, a.og() - b * width), to + b * width * k, k, as_is);
+      transpose(sum + b * k * width, width, k, std::min(width, a.og() - b * width), to + b * width * k, k,
+                as_is);
   });
   return enough;
 }
@@ -334,16 +208,17 @@ bool geometry(Conv& a, const npy_intp* x, const npy_intp* w, const npy_intp* y, 
   if (PyErr_Occurred()) return false;
   a = Conv{x[0], x[1], x[2], x[3], w[0], w[2], w[3], y[2], y[3], v[0], v[1], v[2], v[3], v[4], v[5], v[6]};
   auto length = [](i64 n, i64 k, i64 s, i64 p, i64 d) { return (n + 2 * p - d * (k - 1) - 1) / s + 1; };
-  bool ok = a.groups > 0 && a.sh > 0 && a.sw > 0 && a.ph >= 0 && a.pw >= 0 && a.dh > 0 && a.dw > 0 && a.kh > 0 &&
-            a.kw > 0 && a.c == w[1] * a.groups && a.o % a.groups == 0 && y[0] == a.n && y[1] == a.o && a.oh > 0 &&
-            a.ow > 0 && a.oh == length(a.h, a.kh, a.sh, a.ph, a.dh) && a.ow == length(a.w, a.kw, a.sw, a.pw, a.dw);
+  bool ok = a.groups > 0 && a.sh > 0 && a.sw > 0 && a.ph >= 0 && a.pw >= 0 && a.dh > 0 && a.dw > 0 &&
+            a.kh > 0 && a.kw > 0 && a.c == w[1] * a.groups && a.o % a.groups == 0 && y[0] == a.n &&
+            y[1] == a.o && a.oh > 0 && a.ow > 0 && a.oh == length(a.h, a.kh, a.sh, a.ph, a.dh) &&
+            a.ow == length(a.w, a.kw, a.sw, a.pw, a.dw);
   if (!ok)
-    PyErr_Format(PyExc_ValueError,
-                 "conv2d: x (%lld, %lld, %lld, %lld), weight (%lld, %lld, %lld, %lld) and y (%lld, %lld, %lld, %lld) "
-                 "do not belong together",
-                 (long long)x[0], (long long)x[1], (long long)x[2], (long long)x[3], (long long)w[0], (long long)w[1],
-                 (long long)w[2], (long long)w[3], (long long)y[0], (long long)y[1], (long long)y[2],
-                 (long long)y[3]);
+    PyErr_Format(
+        PyExc_ValueError,
+        "conv2d: x (%lld, %lld, %lld, %lld), weight (%lld, %lld, %lld, %lld) and y (%lld, %lld, %lld, %lld) "
+        "do not belong together",
+        (long long)x[0], (long long)x[1], (long long)x[2], (long long)x[3], (long long)w[0], (long long)w[1],
+        (long long)w[2], (long long)w[3], (long long)y[0], (long long)y[1], (long long)y[2], (long long)y[3]);
   return ok;
 }
 
@@ -384,16 +259,24 @@ PyObject* conv2d_grad(PyObject*, PyObject* const* args, Py_ssize_t count) {
   for (PyObject* o : {args[0], x_, w_, dx, dw})
     if (!four_axes(o, "conv2d_grad")) return nullptr;
   if (args[0] == Py_None || (dx != Py_None && w_ == Py_None) || (dw != Py_None && x_ == Py_None)) {
-    PyErr_SetString(PyExc_ValueError, "conv2d_grad: dx needs g and w, dw needs g and x, db needs g; received None");
+    PyErr_SetString(PyExc_ValueError,
+                    "conv2d_grad: dx needs g and w, dw needs g and x, db needs g; received None");
     return nullptr;
   }
   Contiguous g(args[0]), x(x_), w(w_);
   if (!g || !x || !w) return nullptr;
   Conv a{dim(g.o, 0), 0, 0, 0, dim(g.o, 1), 1, 1, dim(g.o, 2), dim(g.o, 3), 1, 1, 0, 0, 1, 1, 1};
   bool filters = dx != Py_None || dw != Py_None;
-  const npy_intp *xs = dims(dx != Py_None ? dx : filters ? x_ : g.o), *ws = dims(dw != Py_None ? dw : filters ? w_ : g.o);
+  const npy_intp *xs = dims(dx != Py_None ? dx
+                            : filters     ? x_
+                                          : g.o),
+                 *ws = dims(dw != Py_None ? dw
+                            : filters     ? w_
+                                          : g.o);
   if (filters && !geometry(a, xs, ws, dims(g.o), args + 3)) return nullptr;
-  auto same = [](PyObject* p, const npy_intp* shape) { return p == Py_None || std::equal(shape, shape + 4, dims(p)); };
+  auto same = [](PyObject* p, const npy_intp* shape) {
+    return p == Py_None || std::equal(shape, shape + 4, dims(p));
+  };
   if ((filters && (!same(x_, xs) || !same(w_, ws))) || (db != Py_None && (!is_f32(db) || size(db) != a.o))) {
     PyErr_SetString(PyExc_ValueError, "conv2d_grad: gradients must have the shapes of what they belong to");
     return nullptr;
@@ -412,9 +295,11 @@ PyObject* conv2d_grad(PyObject*, PyObject* const* args, Py_ssize_t count) {
 
 PyMethodDef conv_methods[] = {
     {"conv2d", (PyCFunction)(void*)conv2d, METH_FASTCALL,
-     "conv2d(x, w, b|None, stride_h, stride_w, pad_h, pad_w, dil_h, dil_w, groups, act, y): act 0 none, 1 relu"},
+     "conv2d(x, w, b|None, stride_h, stride_w, pad_h, pad_w, dil_h, dil_w, groups, act, y): act 0 none, 1 "
+     "relu"},
     {"conv2d_grad", (PyCFunction)(void*)conv2d_grad, METH_FASTCALL,
-     "conv2d_grad(g, x|None, w|None, stride_h, stride_w, pad_h, pad_w, dil_h, dil_w, groups, dx|None, dw|None, "
+     "conv2d_grad(g, x|None, w|None, stride_h, stride_w, pad_h, pad_w, dil_h, dil_w, groups, dx|None, "
+     "dw|None, "
      "db|None)"},
     {"max_pool2d", (PyCFunction)(void*)max_pool2d, METH_FASTCALL,
      "max_pool2d(x, kh, kw, sh, sw, ph, pw, y, idx): idx int32, position in the H x W plane"},

@@ -75,15 +75,16 @@ static inline void interleave(Lanes a, Lanes b, Lanes& lo, Lanes& hi) {
 // At most SPIRAL_LANES rows and columns: to[c * ld_to + r] = finish(from[r * ld_from + c], c).
 // log2(lanes) rounds of interleaving row i with row i + lanes / 2 transpose.
 template <class Columns, class Rows, class F>
-inline void transpose_block(const float* from, i64 ld_from, Rows rows, int nr, float* to, i64 ld_to, Columns cols,
-                            int nc, F finish) {
+inline void transpose_block(const float* from, i64 ld_from, Rows rows, int nr, float* to, i64 ld_to,
+                            Columns cols, int nc, F finish) {
   Lanes a[SPIRAL_LANES], b[SPIRAL_LANES];
   SPIRAL_UNROLL
   for (int r = 0; r < SPIRAL_LANES; r++) a[r] = r < nr ? cols.load(from + r * ld_from) : Lanes{};
   SPIRAL_UNROLL
   for (int s = 1; s < SPIRAL_LANES; s *= 2) {
     SPIRAL_UNROLL
-    for (int r = 0; r < SPIRAL_LANES / 2; r++) interleave(a[r], a[r + SPIRAL_LANES / 2], b[2 * r], b[2 * r + 1]);
+    for (int r = 0; r < SPIRAL_LANES / 2; r++)
+      interleave(a[r], a[r + SPIRAL_LANES / 2], b[2 * r], b[2 * r + 1]);
     SPIRAL_UNROLL
     for (int r = 0; r < SPIRAL_LANES; r++) a[r] = b[r];
   }
@@ -138,7 +139,9 @@ struct Planes {
         for (i64 v = 0; v < a.kw; v++) *off++ = (int32_t)offset(a, c, u, v);
   }
   void copy_row(const Conv& a, const float* x, float* to) const {
-    auto zero = [&](i64 lo, i64 hi) { for_lanes(lo, hi, [&](auto io, i64 j) { io.store(to + j, Lanes{}); }); };
+    auto zero = [&](i64 lo, i64 hi) {
+      for_lanes(lo, hi, [&](auto io, i64 j) { io.store(to + j, Lanes{}); });
+    };
     if (a.sw == 1) {  // vectors by hand: rows are short, and memcpy costs a call
       i64 lo = std::min(a.pw, length), hi = std::max(lo, std::min(length, a.pw + a.w));
       zero(0, lo);
@@ -195,17 +198,17 @@ void tap_sum(const float* x, const int32_t* off, i64 taps, const float* w, float
     }
   }
   SPIRAL_UNROLL
-  for (int p = 0; p < P; p++)
-    SPIRAL_UNROLL
-    for (int v = 0; v < V; v++) {
-      float* to = y + (p * V + v) * L;
-      Whole{}.store(to, add ? acc[p][v] + Whole{}.load(to) : acc[p][v]);
-    }
+  for (int p = 0; p < P; p++) SPIRAL_UNROLL
+  for (int v = 0; v < V; v++) {
+    float* to = y + (p * V + v) * L;
+    Whole{}.store(to, add ? acc[p][v] + Whole{}.load(to) : acc[p][v]);
+  }
 }
 
 // dw (T, V vectors) += sum over `rows` x `ow` pixels of x[off[t] + pixel] * gt[pixel]
 template <int V, int T>
-void pixel_sum(const float* x, i64 row_step, const int32_t* off, i64 rows, i64 ow, const float* gt, float* dw) {
+void pixel_sum(const float* x, i64 row_step, const int32_t* off, i64 rows, i64 ow, const float* gt,
+               float* dw) {
   constexpr int L = SPIRAL_LANES;
   Lanes acc[T][V] = {};
   for (i64 i = 0; i < rows; i++, x += row_step) {
@@ -225,12 +228,11 @@ void pixel_sum(const float* x, i64 row_step, const int32_t* off, i64 rows, i64 o
     }
   }
   SPIRAL_UNROLL
-  for (int t = 0; t < T; t++)
-    SPIRAL_UNROLL
-    for (int v = 0; v < V; v++) {
-      float* to = dw + (t * V + v) * L;
-      Whole{}.store(to, acc[t][v] + Whole{}.load(to));
-    }
+  for (int t = 0; t < T; t++) SPIRAL_UNROLL
+  for (int v = 0; v < V; v++) {
+    float* to = dw + (t * V + v) * L;
+    Whole{}.store(to, acc[t][v] + Whole{}.load(to));
+  }
 }
 
 typedef void (*TapSum)(const float*, const int32_t*, i64, const float*, float*, bool);

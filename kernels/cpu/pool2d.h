@@ -65,7 +65,8 @@ void max_plane(const Window& a, const float* x, float* y, int32_t* idx) {
           SPIRAL_INDEPENDENT
           for (i64 j = lo; j < hi; j++) {
             float v = p[j * stride], most = m[j];
-            bool wins = (v > most) | ((v != v) & (most == most)) | (at[j] < 0);  // NaN wins, the first of them
+            bool wins =
+                (v > most) | ((v != v) & (most == most)) | (at[j] < 0);  // NaN wins, the first of them
             m[j] = wins ? v : most;
             at[j] = wins ? first + (int32_t)j * step : at[j];
           }
@@ -93,7 +94,8 @@ static inline void load_pairs(Whole io, const float* p, Lanes& even, Lanes& odd)
 }
 static inline void load_pairs(Part io, const float* p, Lanes& even, Lanes& odd) {
   int n = 2 * io.n, more = n - SPIRAL_LANES;
-  split(more < 0 ? Part{n}.load(p) : Whole{}.load(p), more > 0 ? Part{more}.load(p + SPIRAL_LANES) : Lanes{}, even, odd);
+  split(more < 0 ? Part{n}.load(p) : Whole{}.load(p), more > 0 ? Part{more}.load(p + SPIRAL_LANES) : Lanes{},
+        even, odd);
 }
 
 void max_plane_2x2(const Window& a, const float* x, float* y, int32_t* idx) {
@@ -153,8 +155,8 @@ void average_plane(const Window& a, bool padded, const float* columns, const flo
 }
 
 // share: room for a row of outputs
-void average_plane_grad(const Window& a, bool padded, const float* columns, const float* g, float* __restrict dx,
-                        float* __restrict share) {
+void average_plane_grad(const Window& a, bool padded, const float* columns, const float* g,
+                        float* __restrict dx, float* __restrict share) {
   std::fill(dx, dx + a.h * a.w, 0.f);
   with_stride(a.sw, [&](auto stride) {
     for (i64 i = 0; i < a.oh; i++) {
@@ -205,16 +207,17 @@ inline bool window(const char* name, Window& a, PyObject* x, PyObject* y, PyObje
   i64 v[6];
   for (int i = 0; i < 6; i++) v[i] = as_int(args[i]);
   if (PyErr_Occurred()) return false;
-  a = Window{dim(x, 0) * dim(x, 1), dim(x, 2), dim(x, 3), dim(y, 2), dim(y, 3), v[0], v[1], v[2], v[3], v[4], v[5]};
-  bool ok = dim(x, 0) == dim(y, 0) && dim(x, 1) == dim(y, 1) && a.sh > 0 && a.sw > 0 && a.ph >= 0 && a.pw >= 0 &&
-            a.ph < a.kh && a.pw < a.kw && a.oh > 0 && a.ow > 0 && a.oh == (a.h + 2 * a.ph - a.kh) / a.sh + 1 &&
-            a.ow == (a.w + 2 * a.pw - a.kw) / a.sw + 1;
+  a = Window{
+      dim(x, 0) * dim(x, 1), dim(x, 2), dim(x, 3), dim(y, 2), dim(y, 3), v[0], v[1], v[2], v[3], v[4], v[5]};
+  bool ok = dim(x, 0) == dim(y, 0) && dim(x, 1) == dim(y, 1) && a.sh > 0 && a.sw > 0 && a.ph >= 0 &&
+            a.pw >= 0 && a.ph < a.kh && a.pw < a.kw && a.oh > 0 && a.ow > 0 &&
+            a.oh == (a.h + 2 * a.ph - a.kh) / a.sh + 1 && a.ow == (a.w + 2 * a.pw - a.kw) / a.sw + 1;
   // with stride beyond the kernel a last window could start outside the plane; positions are int32
-  ok = ok && (a.oh - 1) * a.sh - a.ph < a.h && (a.ow - 1) * a.sw - a.pw < a.w &&
-       a.h * a.w <= INT32_MAX;
+  ok = ok && (a.oh - 1) * a.sh - a.ph < a.h && (a.ow - 1) * a.sw - a.pw < a.w && a.h * a.w <= INT32_MAX;
   if (!ok)
     PyErr_Format(PyExc_ValueError,
-                 "%s: a %lld x %lld window with stride (%lld, %lld) and padding (%lld, %lld) does not make %lld x %lld "
+                 "%s: a %lld x %lld window with stride (%lld, %lld) and padding (%lld, %lld) does not make "
+                 "%lld x %lld "
                  "of %lld x %lld",
                  name, (long long)a.kh, (long long)a.kw, (long long)a.sh, (long long)a.sw, (long long)a.ph,
                  (long long)a.pw, (long long)a.oh, (long long)a.ow, (long long)a.h, (long long)a.w);
@@ -255,8 +258,10 @@ PyObject* max_pool2d(PyObject*, PyObject* const* args, Py_ssize_t count) {
 PyObject* max_pool2d_grad(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (!arity("max_pool2d_grad", count, 3, 3)) return nullptr;
   PyObject *g_ = args[0], *dx = args[2];
-  if (!is_f32(g_) || !is_f32(dx) || ndim(g_) != 4 || ndim(dx) != 4 || dim(g_, 0) * dim(g_, 1) != dim(dx, 0) * dim(dx, 1)) {
-    PyErr_SetString(PyExc_TypeError, "max_pool2d_grad: expected float32 g (N, C, OH, OW) and dx (N, C, H, W)");
+  if (!is_f32(g_) || !is_f32(dx) || ndim(g_) != 4 || ndim(dx) != 4 ||
+      dim(g_, 0) * dim(g_, 1) != dim(dx, 0) * dim(dx, 1)) {
+    PyErr_SetString(PyExc_TypeError,
+                    "max_pool2d_grad: expected float32 g (N, C, OH, OW) and dx (N, C, H, W)");
     return nullptr;
   }
   if (!is_position(args[1], g_)) return nullptr;
@@ -266,8 +271,8 @@ PyObject* max_pool2d_grad(PyObject*, PyObject* const* args, Py_ssize_t count) {
   std::atomic<bool> inside{true};
   float* to = data<float>(dx);
   each_plane(a, [&](i64 p) {
-    if (!max_plane_grad(a.h * a.w, a.oh * a.ow, g.as<float>() + p * a.oh * a.ow, idx.as<int32_t>() + p * a.oh * a.ow,
-                        to + p * a.h * a.w))
+    if (!max_plane_grad(a.h * a.w, a.oh * a.ow, g.as<float>() + p * a.oh * a.ow,
+                        idx.as<int32_t>() + p * a.oh * a.ow, to + p * a.h * a.w))
       inside = false;
   });
   if (!inside) {
