@@ -32,7 +32,9 @@ test-all: $(STAMP) lint
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m spiral.op --check
+	$(BIN)/mypy
+	$(BIN)/python -W ignore::RuntimeWarning:runpy -m spiral.op --check
+	$(BIN)/python -m spiral.op_table --check
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.train_step

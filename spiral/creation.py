@@ -16,10 +16,10 @@ Shape = int | tuple[int, ...]
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
-    shape = (shape,) if isinstance(shape, int) else tuple(int(d) for d in shape)
-    if any(d < 0 for d in shape):
-        raise ArgumentError(f"shape: lengths must not be negative; received {shape}.")
-    return shape
+    lengths = (shape,) if isinstance(shape, int) else tuple(int(d) for d in shape)
+    if any(d < 0 for d in lengths):
+        raise ArgumentError(f"shape: lengths must not be negative; received {lengths}.")
+    return lengths
 
 
 def _place(t: Tensor, device: Any) -> Tensor:

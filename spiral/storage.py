@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from spiral.errors import ArgumentError
 
 def _cpu_flags() -> set[str]:
     """Instruction sets of this processor, as NumPy detects them (it checks the system's support too)."""
-    from numpy._core._multiarray_umath import __cpu_features__ as features
+    from numpy._core._multiarray_umath import __cpu_features__ as features  # type: ignore[import-not-found]
 
     return {name for name, present in features.items() if present}
 
@@ -69,9 +70,9 @@ def empty_array(spec: Spec) -> np.ndarray[Any, Any]:
 
 
 if native is not None:
-    empty = native.empty
-    copy_array = native.copy
-    contiguous = native.contiguous
+    empty: Callable[..., np.ndarray[Any, Any]] = native.empty
+    copy_array: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]] = native.copy
+    contiguous: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]] = native.contiguous
 else:
     empty = np.empty
 

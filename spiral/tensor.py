@@ -45,7 +45,7 @@ def _operand(x: Any) -> Any:
     return NotImplemented
 
 
-def _binary(name: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
+def _binary(name: str) -> tuple[Callable[[Tensor, Any], Tensor], Callable[[Tensor, Any], Tensor]]:
     fast: list[Any] = []  # filled at the first call: the ops are declared after this module
 
     def forward(self: Any, other: Any) -> Any:
@@ -77,6 +77,18 @@ class Tensor(TensorCore):
 
     __slots__ = ()
     __array_priority__ = 1000
+    # set at the end of this file
+    sum: Callable[..., Tensor]
+    mean: Callable[..., Tensor]
+    max: Callable[..., Tensor]
+    min: Callable[..., Tensor]
+    prod: Callable[..., Tensor]
+    any: Callable[..., Tensor]
+    all: Callable[..., Tensor]
+    argmax: Callable[..., Tensor]
+    argmin: Callable[..., Tensor]
+    var: Callable[..., Tensor]
+    std: Callable[..., Tensor]
 
     # ------------------------------------------------------------ operators
     __add__, __radd__ = _binary("add")
@@ -92,8 +104,8 @@ class Tensor(TensorCore):
     __xor__, __rxor__ = _binary("bitwise_xor")
     __lshift__, __rlshift__ = _binary("bitwise_left_shift")
     __rshift__, __rrshift__ = _binary("bitwise_right_shift")
-    __eq__ = _binary("equal")[0]
-    __ne__ = _binary("not_equal")[0]
+    __eq__ = _binary("equal")[0]  # type: ignore[assignment]
+    __ne__ = _binary("not_equal")[0]  # type: ignore[assignment]
     __lt__ = _binary("less")[0]
     __le__ = _binary("less_equal")[0]
     __gt__ = _binary("greater")[0]
