@@ -454,6 +454,12 @@ def prefer(*backends: str, deterministic: bool | None = None, fallback: str | No
 
     Raises:
         RegistryError: an unknown backend name.
+
+    Example:
+        >>> import spiral as sp
+        >>> with prefer("numpy"):
+        ...     sp.explain("exp", sp.ones(3)).chosen.backend
+        'numpy'
     """
     backends_registry.check_names(backends)
     now = _policy.get()

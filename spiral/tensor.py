@@ -73,7 +73,39 @@ def binary_call(name: str) -> Callable[[Any, Any], Any]:
 
 
 class Tensor(TensorCore):
-    """An n-dimensional array on a device, with gradients. Make one with `spiral.asarray`, `zeros`, …"""
+    """An n-dimensional array on a device, with gradients.
+
+    Make one with `spiral.asarray`, `zeros`, `arange`, … Operators and functions follow the Python array
+    API standard: an integer tensor with a floating one gives the floating one's dtype, Python numbers
+    take the tensor's dtype, shapes broadcast. A tensor is a value: ``x[i] = v`` and ``x += v`` give this
+    object a new value and change no other tensor, not even one that it was sliced from.
+
+    Attributes:
+        shape: Length of each axis.
+        dtype: Element type, such as ``spiral.float32``.
+        device: Where the memory is.
+        ndim: Number of axes.
+        size: Number of elements.
+        requires_grad: Whether operations on it are recorded.
+        grad: What `backward` has accumulated here, or None; only leaves keep one.
+
+    Raises:
+        ShapeError: shapes do not broadcast or do not fit the operation.
+        DTypeError: dtypes do not promote.
+        DeviceError: operands are on different devices.
+
+    Example:
+        >>> import spiral as sp
+        >>> w = sp.asarray([1.0, 2.0, 3.0]).requires_grad_()
+        >>> loss = (w * w).sum() / 2
+        >>> loss.backward()
+        >>> w.grad.tolist()
+        [1.0, 2.0, 3.0]
+        >>> row = sp.ones((2, 3))[0]
+        >>> row[1] = 5.0
+        >>> row.tolist()
+        [1.0, 5.0, 1.0]
+    """
 
     __slots__ = ()
     __array_priority__ = 1000

@@ -50,6 +50,9 @@ class AdamW(_Adam):
         eps: Added to the root of the average square.
         weight_decay: Share of the parameter, times lr, that a step takes away.
 
+    Raises:
+        ArgumentError: no parameters, one that collects no gradients, or a setting out of range.
+
     Example:
         >>> import spiral as sp
         >>> w = sp.ones(2).requires_grad_()
