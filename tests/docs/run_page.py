@@ -64,7 +64,10 @@ def run_shell(line: str, where: str) -> str:
     if not any(word in CHEAP for word in words):
         from spiral.cli.main import build_parser
 
-        build_parser().parse_args(words[1:])
+        try:
+            build_parser().parse_args(words[1:])
+        except SystemExit as error:
+            raise AssertionError(f"{where}: {line}: the command line does not accept it") from error
         return ""
     command = [sys.executable, "-m", "spiral.cli", *words[1:]]
     done = subprocess.run(command, capture_output=True, text=True)
