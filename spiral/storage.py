@@ -7,6 +7,7 @@ age of a node that saved the block, which is how a stale value is noticed withou
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import weakref
 from collections.abc import Callable
@@ -55,6 +56,7 @@ def _load() -> tuple[Any, str]:
     reason = f"the C++ extension was not built (looked for: {', '.join(missing)})"
     if os.environ.get("SPIRAL_REQUIRE_NATIVE") == "1":
         raise ImportError(f"spiral: {reason}, and SPIRAL_REQUIRE_NATIVE=1 requires it; run `pip install -e .`")
+    logging.getLogger("spiral").warning("spiral: NumPy does the work of the kernels, slower: %s", reason)
     return None, reason
 
 
