@@ -57,7 +57,7 @@ class AdamW(_Adam):
         >>> import spiral as sp
         >>> w = sp.ones(2).requires_grad_()
         >>> opt = AdamW([w], lr=0.5, weight_decay=0.0)
-        >>> (w * w).sum().backward(); opt.step(); w.tolist()
+        >>> (w * w).sum().backward(); opt.step(); [round(x, 6) for x in w.tolist()]
         [0.5, 0.5]
     """
 
