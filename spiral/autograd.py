@@ -404,6 +404,14 @@ def value_and_grad(fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -
             tuples and dictionaries of tensors.
         argnums: which positional arguments to differentiate.
 
+    Returns:
+        ``run(*args)``, which gives ``fn``'s value and the gradient in the structure of the argument (a tuple
+        of them where ``argnums`` is a tuple).
+
+    Raises:
+        ArgumentError: when called, ``argnums`` names an argument that is not there.
+        AutogradError: when called, ``fn`` does not return a tensor.
+
     Example:
         >>> import spiral as sp
         >>> value, g = value_and_grad(lambda x: (x * x).sum())(sp.asarray([1.0, 2.0]))
@@ -462,6 +470,10 @@ def _map_tensors(x: Any, fn: Callable[[Any], Any]) -> Any:
 def grad(fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
     """A function that returns the gradient of ``fn``; see `value_and_grad`.
 
+    Args:
+        fn: returns a scalar tensor.
+        argnums: which positional arguments to differentiate.
+
     Example:
         >>> import spiral as sp
         >>> cube = lambda x: x * x * x
@@ -494,7 +506,15 @@ class _GradMode(ContextDecorator):
 
 
 def no_grad() -> _GradMode:
-    """Within the block (or decorated function) nothing is recorded."""
+    """Within the block (or decorated function) nothing is recorded.
+
+    Example:
+        >>> import spiral as sp
+        >>> w = sp.ones(2).requires_grad_()
+        >>> with no_grad():
+        ...     (w * 2.0).requires_grad
+        False
+    """
     return _GradMode(False)
 
 
@@ -513,6 +533,16 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
 
     Returns:
         The result of ``fn``.
+
+    Raises:
+        AutogradError: ``fn`` does not return one tensor.
+
+    Example:
+        >>> import spiral as sp
+        >>> x = sp.asarray([1.0, 2.0]).requires_grad_()
+        >>> checkpoint(lambda t: (t * t).sum(), x).backward()
+        >>> x.grad.tolist()
+        [2.0, 4.0]
     """
     from spiral import random
 

@@ -7,6 +7,7 @@ best that has none, or the op's decomposition. Nothing is measured here and noth
 
 from __future__ import annotations
 
+import ast
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -420,18 +421,13 @@ def find_op(name: str) -> Op:
 
 
 def complete_attrs(op: Op, given: dict[str, Any]) -> tuple[Any, ...]:
-    """An op's attributes in order, with defaults filled in from its generated wrapper."""
-    import inspect
-
-    from spiral import ops
-
-    parameters = inspect.signature(getattr(ops, op.name)).parameters
+    """An op's attributes in order, with the schema's defaults filled in."""
     values = []
     for a in op.attrs:
         if a.name in given:
             values.append(given[a.name])
         elif a.default is not None:
-            values.append(parameters[a.name].default)
+            values.append(ast.literal_eval(a.default))
         else:
             raise ArgumentError(f"{op.name}: the attribute {a.name} ({a.type}) is required.")
     unknown = set(given) - {a.name for a in op.attrs}
@@ -452,6 +448,12 @@ def prefer(*backends: str, deterministic: bool | None = None, fallback: str | No
 
     Raises:
         RegistryError: an unknown backend name.
+
+    Example:
+        >>> import spiral as sp
+        >>> with prefer("numpy"):
+        ...     sp.explain("exp", sp.ones(3)).chosen.backend
+        'numpy'
     """
     backends_registry.check_names(backends)
     now = _policy.get()

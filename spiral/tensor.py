@@ -45,7 +45,7 @@ def _operand(x: Any) -> Any:
     return NotImplemented
 
 
-def _binary(name: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
+def _binary(name: str) -> tuple[Callable[[Tensor, Any], Tensor], Callable[[Tensor, Any], Tensor]]:
     run: Any = None  # the op's call, known at the first one: the ops are declared after this module
 
     def forward(self: Any, other: Any) -> Any:
@@ -67,10 +67,54 @@ def _binary(name: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], 
 
 
 class Tensor(TensorCore):
-    """An n-dimensional array on a device, with gradients. Make one with `spiral.asarray`, `zeros`, …"""
+    """An n-dimensional array on a device, with gradients.
+
+    Make one with `spiral.asarray`, `zeros`, `arange`, … Operators and functions follow the Python array
+    API standard: an integer tensor with a floating one gives the floating one's dtype, Python numbers
+    take the tensor's dtype, shapes broadcast. A tensor is a value: ``x[i] = v`` and ``x += v`` give this
+    object a new value and change no other tensor, not even one that it was sliced from.
+
+    Attributes:
+        shape: Length of each axis.
+        dtype: Element type, such as ``spiral.float32``.
+        device: Where the memory is.
+        ndim: Number of axes.
+        size: Number of elements.
+        requires_grad: Whether operations on it are recorded.
+        grad: What `backward` has accumulated here, or None; only leaves keep one.
+
+    Raises:
+        ShapeError: shapes do not broadcast or do not fit the operation.
+        DTypeError: dtypes do not promote.
+        DeviceError: operands are on different devices.
+
+    Example:
+        >>> import spiral as sp
+        >>> w = sp.asarray([1.0, 2.0, 3.0]).requires_grad_()
+        >>> loss = (w * w).sum() / 2
+        >>> loss.backward()
+        >>> w.grad.tolist()
+        [1.0, 2.0, 3.0]
+        >>> row = sp.ones((2, 3))[0]
+        >>> row[1] = 5.0
+        >>> row.tolist()
+        [1.0, 5.0, 1.0]
+    """
 
     __slots__ = ()
     __array_priority__ = 1000
+    # set at the end of this file
+    sum: Callable[..., Tensor]
+    mean: Callable[..., Tensor]
+    max: Callable[..., Tensor]
+    min: Callable[..., Tensor]
+    prod: Callable[..., Tensor]
+    any: Callable[..., Tensor]
+    all: Callable[..., Tensor]
+    argmax: Callable[..., Tensor]
+    argmin: Callable[..., Tensor]
+    var: Callable[..., Tensor]
+    std: Callable[..., Tensor]
 
     # ------------------------------------------------------------ operators
     __add__, __radd__ = _binary("add")
@@ -86,8 +130,8 @@ class Tensor(TensorCore):
     __xor__, __rxor__ = _binary("bitwise_xor")
     __lshift__, __rlshift__ = _binary("bitwise_left_shift")
     __rshift__, __rrshift__ = _binary("bitwise_right_shift")
-    __eq__ = _binary("equal")[0]
-    __ne__ = _binary("not_equal")[0]
+    __eq__ = _binary("equal")[0]  # type: ignore[assignment]
+    __ne__ = _binary("not_equal")[0]  # type: ignore[assignment]
     __lt__ = _binary("less")[0]
     __le__ = _binary("less_equal")[0]
     __gt__ = _binary("greater")[0]

@@ -118,6 +118,13 @@ def scaled_dot_product_attention(
 
     Raises:
         ArgumentError: ``dropout_p`` is not 0.
+        ShapeError: q, k, v or the mask do not fit each other.
+
+    Example:
+        >>> import spiral as sp
+        >>> q, kv = sp.ones((1, 4, 3, 8)), sp.ones((1, 2, 3, 8))  # 4 query heads share 2 key heads
+        >>> scaled_dot_product_attention(q, kv, kv, is_causal=True).shape
+        (1, 4, 3, 8)
     """
     if dropout_p != 0.0:
         raise ArgumentError(

@@ -47,6 +47,12 @@ def cross_entropy(
     Raises:
         ShapeError: the shapes do not fit.
         IndexingError: a target is not a class.
+
+    Example:
+        >>> import spiral as sp
+        >>> logits = sp.asarray([[0.0, 0.0], [0.0, 9.0]])
+        >>> round(cross_entropy(logits, sp.asarray([0, -100])).item(), 4)  # ln 2; the second does not count
+        0.6931
     """
     if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
         raise ShapeError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from spiral.op import OPS, F
 from spiral.ops import attention as _attention
 from spiral.ops import composite, conv, elementwise, linalg, loss, manipulation, norm, optim, reduce
@@ -23,4 +25,5 @@ for _name in (*_COMPOSITE, "constant", "one_hot", "zeros_of"):
     setattr(F, _name, getattr(composite, _name))
 
 # what `spiral` re-exports: not the gradients and steps that only other code calls, not the family modules
-__all__ = sorted({*(n for n in _generated.__all__ if not OPS[n].internal), *_COMPOSITE})
+if not TYPE_CHECKING:  # a type checker cannot read a computed list and would take it for an empty one
+    __all__ = sorted({*(n for n in _generated.__all__ if not OPS[n].internal), *_COMPOSITE})

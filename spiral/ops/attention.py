@@ -178,5 +178,5 @@ class AttentionGrad:
     def samples(s: Any) -> Any:
         for causal, window in ((False, 0), (True, 0), (True, 3)):
             q, k, v = s.normal(2, 4, 5, 8), s.normal(2, 2, 7, 8), s.normal(2, 2, 7, 8)
-            y, lse = Attention.oracle(q, k, v, None, 0.3, causal, window)  # type: ignore[attr-defined]
+            y, lse = Attention.oracle(q, k, v, None, 0.3, causal, window)
             yield s.normal(2, 4, 5, 8), q, k, v, y, lse, None, 0.3, causal, window

@@ -291,7 +291,7 @@ def shape_of_index(shape: tuple[int, ...], index: Any) -> tuple[int, ...]:
         IndexingError: the index does not fit; the message carries NumPy's reason.
     """
     try:
-        return np.broadcast_to(np.empty((), np.bool_), shape)[index].shape
+        return tuple(np.broadcast_to(np.empty((), np.bool_), shape)[index].shape)
     except IndexError as error:
         raise IndexingError(f"index: {error} (shape {shape}).") from None
     except TypeError as error:

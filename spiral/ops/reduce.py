@@ -78,7 +78,7 @@ class Prod(Sum):
         return np.prod(x, axis=axes_of("prod", axis, x.ndim), keepdims=keepdims)
 
     @staticmethod
-    def vjp(need: Any, g: Any, x: Any, y: Any, axis: Any, keepdims: bool) -> Any:
+    def vjp(need: Any, g: Any, x: Any, y: Any, axis: Any, keepdims: bool) -> Any:  # type: ignore[override]
         # exact where no element is 0, as y / x says
         return (_spread(g, x, axis, keepdims) * _spread(y, x, axis, keepdims) / x,)
 
