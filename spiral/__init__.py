@@ -38,7 +38,8 @@ from spiral.creation import (
 )
 from spiral import ops
 from spiral.ops import *  # noqa: F403
-from spiral.autograd import checkpoint, enable_grad, grad, no_grad, value_and_grad
+from spiral.autograd import enable_grad, grad, no_grad, value_and_grad
+from spiral.recompute import checkpoint
 from spiral.backends_registry import backends
 from spiral.dispatch import explain, prefer
 from spiral import random

@@ -59,7 +59,7 @@ BOTH_INPUTS: tuple[tuple[str, int], ...] = (("input", 0), ("input", 1))
 class Op:
     """A declared op. Made by `op`, found in `OPS`."""
 
-    always = False  # backward runs its vjp even when no input needs a gradient
+    hooked = False  # `spiral.hooks` wraps ops of nodes whose gradients someone watches
 
     def __init__(self, schema: str, cls: type) -> None:
         self.schema = schema

@@ -8,10 +8,12 @@ from typing import Any, Self
 from spiral.autograd import no_grad
 from spiral.dtype import ALL, DType, as_dtype
 from spiral.errors import ArgumentError
+from spiral.nn.backward_hooks import watch_backward
 from spiral.nn.parameter import Parameter
 from spiral.nn.state import LoadReport, load_tensors
 from spiral.tensor import Tensor
 
+BackwardHook = Callable[["Module", tuple[Any, ...], tuple[Any, ...]], Any]
 PreHook = Callable[["Module", tuple[Any, ...]], Any]
 Hook = Callable[["Module", tuple[Any, ...], Any], Any]
 
@@ -57,7 +59,7 @@ class Module:
     _modules: dict[str, Module | None]
 
     def __init__(self) -> None:
-        for name in ("_parameters", "_buffers", "_modules", "_pre_hooks", "_hooks"):
+        for name in ("_parameters", "_buffers", "_modules", "_pre_hooks", "_hooks", "_backward_hooks"):
             object.__setattr__(self, name, {})
         object.__setattr__(self, "_transient", set())
         object.__setattr__(self, "_hooked", False)
@@ -273,7 +275,12 @@ class Module:
             changed = pre_hook(self, args)
             if changed is not None:
                 args = changed if isinstance(changed, tuple) else (changed,)
+        seen = watch_backward(self, args) if self._backward_hooks else None
+        if seen is not None:
+            args = seen.args
         output = self.forward(*args, **kwargs)
+        if seen is not None:
+            output = seen.watch_output(output)
         for hook in list(self._hooks.values()):
             changed = hook(self, args, output)
             if changed is not None:
@@ -283,10 +290,11 @@ class Module:
     _hooked: bool
     _pre_hooks: dict[RemovableHandle, PreHook]
     _hooks: dict[RemovableHandle, Hook]
+    _backward_hooks: dict[RemovableHandle, BackwardHook]
     _transient: set[str]
 
     def _note_hooks(self) -> None:
-        object.__setattr__(self, "_hooked", bool(self._pre_hooks or self._hooks))
+        object.__setattr__(self, "_hooked", bool(self._pre_hooks or self._hooks or self._backward_hooks))
 
     def register_forward_pre_hook(self, hook: PreHook) -> RemovableHandle:
         """Calls ``hook(module, args)`` before forward; what it returns, if not None, replaces the arguments."""
@@ -299,6 +307,17 @@ class Module:
         """Calls ``hook(module, args, output)`` after forward; what it returns, if not None, replaces the output."""
         handle = RemovableHandle(self, self._hooks)
         self._hooks[handle] = hook
+        self._note_hooks()
+        return handle
+
+    def register_full_backward_hook(self, hook: BackwardHook) -> RemovableHandle:
+        """Calls ``hook(module, grad_inputs, grad_outputs)`` when backward has passed through the module.
+
+        Both are tuples: a gradient for each tensor among forward's positional arguments and among its
+        outputs, None where there is none. What the hook returns, if not None, replaces ``grad_inputs``.
+        """
+        handle = RemovableHandle(self, self._backward_hooks)
+        self._backward_hooks[handle] = hook
         self._note_hooks()
         return handle
 
