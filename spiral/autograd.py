@@ -286,11 +286,7 @@ def _vjp_of_decomposition(node: Node, grads: list[Any], need: tuple[Any, ...], c
     finally:
         _grad.reset(token)
     return tuple(
-        [next(found) if w else None for w in wanted]
-        if isinstance(wanted, list)
-        else next(found)
-        if wanted
-        else None
+        [next(found) if w else None for w in wanted] if isinstance(wanted, list) else next(found) if wanted else None
         for wanted in need
     )
 
