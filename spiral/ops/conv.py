@@ -209,7 +209,7 @@ class MaxPool2d:
     @staticmethod
     def decompose(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
         # differentiated only for second derivatives: the positions are constants there
-        y, at = MaxPool2d.oracle(x.detach().numpy(), kernel, stride, padding)  # type: ignore[attr-defined]
+        y, at = MaxPool2d.oracle(x.detach().numpy(), kernel, stride, padding)
         n, c, h, w = x.shape
         plane = np.arange(n * c).reshape(n, c, 1, 1) * (h * w)
         return F.getitem(F.reshape(x, (-1,)), index=((plane + at).astype(np.int64),))
