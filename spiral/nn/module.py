@@ -18,6 +18,17 @@ PreHook = Callable[["Module", tuple[Any, ...]], Any]
 Hook = Callable[["Module", tuple[Any, ...], Any], Any]
 
 
+_TORCH_SPELLINGS = {
+    "cuda": "write .to('cuda')",
+    "cpu": "write .to('cpu')",
+    "float": "write .to(spiral.float32)",
+    "double": "write .to(spiral.float64)",
+    "half": "write .to(spiral.float16)",
+    "bfloat16": "write .to(spiral.bfloat16)",
+    "register_backward_hook": "write .register_full_backward_hook(hook)",
+}
+
+
 class RemovableHandle:
     """What registering a hook returns; `remove` takes the hook away, and so does leaving a ``with`` block."""
 
@@ -105,24 +116,38 @@ class Module:
 
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
         """Adds a parameter; None reserves the name for an optional one that is absent."""
-        self._parameters[name] = parameter
+        self._check_member("register_parameter", name, parameter, Parameter)
+        self._file(name, self._parameters, parameter)
         object.__setattr__(self, name, parameter)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Adds a tensor that moves with the module but is no parameter; only persistent ones are saved."""
-        if tensor is not None and not isinstance(tensor, Tensor):
-            raise ArgumentError(
-                f"{type(self).__name__}.register_buffer: {name!r} must be a Tensor or None; "
-                f"received {type(tensor).__name__}."
-            )
-        self._buffers[name] = tensor
+        self._check_member("register_buffer", name, tensor, Tensor)
+        self._file(name, self._buffers, tensor)
         (self._transient.discard if persistent else self._transient.add)(name)
         object.__setattr__(self, name, tensor)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Adds a sub-module under a name that need not be an identifier."""
-        self._modules[name] = module
+        self._check_member("add_module", name, module, Module)
+        self._file(name, self._modules, module)
         object.__setattr__(self, name, module)
+
+    def _check_member(self, how: str, name: str, value: Any, kind: type) -> None:
+        owner = f"{type(self).__name__}.{how}"
+        if value is not None and not isinstance(value, kind):
+            raise ArgumentError(
+                f"{owner}: {name!r} must be a {kind.__name__} or None; received {type(value).__name__}."
+            )
+        if not name or "." in name or hasattr(type(self), name):
+            raise ArgumentError(f"{owner}: {name!r} cannot be a name: it is empty, has a dot, or is the class's own.")
+        if value is self:
+            raise ArgumentError(f"{owner}: a module cannot contain itself.")
+
+    def __getattr__(self, name: str) -> Any:
+        # called for what is not there only: members are plain attributes
+        advice = _TORCH_SPELLINGS.get(name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{'; ' + advice if advice else ''}.")
 
     # ------------------------------------------------------------ walking
     def children(self) -> Iterator[Module]:
