@@ -26,7 +26,7 @@ def scaled_dot_product_attention(
     """softmax(q k^T * scale + mask) v.
 
     A query that sees nothing, because the mask or the window leaves it no key, gives 0 and its
-    gradients are 0 (PyTorch gives NaN for some masks).
+    gradients are 0.
 
     Args:
         q: (..., H, T, D); other axes before H, also none, are batches.

@@ -105,6 +105,22 @@ def test_second_derivative_agrees_with_differences(name):
     check(fn, *(normal(*s, seed=i) for i, s in enumerate(shapes)))
 
 
+@pytest.mark.parametrize(
+    "name", ["conv2d", "conv2d-groups", "conv1d", "max-pool", "attention-grouped", "layer-norm", "swiglu", "linear"]
+)
+def test_the_float32_kernels_have_the_float64_second_derivatives(name):
+    fn, *shapes = FUNCTIONS[name]
+
+    def second(dtype):
+        leaves = [sp.asarray(normal(*s, seed=i), dtype=dtype).requires_grad_() for i, s in enumerate(shapes)]
+        y = fn(*leaves)
+        grads = grad_of([(y * y).sum()], leaves, create_graph=True)
+        return [g.numpy() for g in grad_of([sum((g * g).sum() for g in grads)], leaves)]
+
+    for narrow, wide in zip(second(sp.float32), second(sp.float64), strict=True):
+        np.testing.assert_allclose(narrow, wide, atol=1e-5 * np.abs(wide).max())
+
+
 def test_third_derivative_of_a_convolution():
     w = sp.asarray(normal(1, 1, 2, 2))
 
