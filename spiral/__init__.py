@@ -41,12 +41,12 @@ from spiral.creation import (
 from spiral import ops as ops
 from spiral.ops import *  # noqa: F403
 from spiral.autograd import (
-    checkpoint as checkpoint,
     enable_grad as enable_grad,
     grad as grad,
     no_grad as no_grad,
     value_and_grad as value_and_grad,
 )
+from spiral.recompute import checkpoint as checkpoint
 from spiral.backends_registry import backends as backends
 from spiral.dispatch import explain as explain, prefer as prefer
 from spiral import random as random

@@ -22,7 +22,15 @@ from spiral import autograd, backends_registry
 from spiral.backend import Kernel, Spec, static_reason
 from spiral.device import Device, by_code
 from spiral.dtype import ALL
-from spiral.errors import ArgumentError, CapabilityError, DeviceError, DTypeError, RegistryError, ShapeError
+from spiral.errors import (
+    ArgumentError,
+    CapabilityError,
+    DeviceError,
+    DTypeError,
+    IndexingError,
+    RegistryError,
+    SpiralError,
+)
 from spiral.op import OPS, Op, make_calls_with
 from spiral.storage import empty_array, foreign_stamps, native, stamp
 from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, TensorCore, make_key, wrap
@@ -274,14 +282,17 @@ def call(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
     if entry.allocates:
         try:
             outs = fn(*raw, *attrs)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, IndexError) as error:
             raise _better_error(op, args, attrs, error) from error
         if not isinstance(outs, tuple):
             outs = (outs,)
     else:
         specs = call_meta(op, args, attrs)
         outs = tuple([empty_array(s) for s in specs])
-        fn(*raw, *attrs, *outs)
+        try:
+            fn(*raw, *attrs, *outs)
+        except (ValueError, TypeError, IndexError) as error:
+            raise _better_error(op, args, attrs, error) from error
     if op.mutated:
         if recording and autograd.grad_enabled():
             _check_mutation(op, args)
@@ -334,10 +345,11 @@ def _check_mutation(op: Op, args: tuple[Any, ...]) -> None:
 
 def _better_error(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], error: Exception) -> Exception:
     """The op's own error for a call that its kernel refused, else the kernel's."""
-    if isinstance(error, (ShapeError, DTypeError, ArgumentError, IndexError)):
+    if isinstance(error, SpiralError):
         return error
     call_meta(op, args, attrs)  # raises the typed error when shapes or dtypes are at fault
-    return ArgumentError(f"{op.name}: {error}")
+    text = str(error) if str(error).startswith(f"{op.name}:") else f"{op.name}: {error}"
+    return IndexingError(text) if isinstance(error, IndexError) else ArgumentError(text)
 
 
 # ---------------------------------------------------------------- what users see

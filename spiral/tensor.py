@@ -257,9 +257,35 @@ class Tensor(TensorCore):
             raise ShapeError(f"grad: expected the shape {self.shape}; received {value.shape}.")
         self._node.grad = value
 
-    def backward(self, gradient: Tensor | None = None, *, create_graph: bool = False) -> None:
+    def backward(self, gradient: Tensor | None = None, *, create_graph: bool = False, **other: Any) -> None:
         """Accumulates gradients into the leaves; see `spiral.autograd.backward`."""
+        if other:
+            raise ArgumentError(
+                f"backward: allowed are gradient and create_graph; received {', '.join(other)}. "
+                "The graph is always kept while a tensor holds it, so leave retain_graph out."
+            )
         autograd.backward(self, gradient, create_graph=create_graph)
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Any:
+        """Calls ``hook(gradient)`` when backward has computed this tensor's gradient.
+
+        Args:
+            hook: what it returns, if not None, replaces the gradient from there on.
+
+        Returns:
+            A handle; its ``remove()`` takes the hook away.
+
+        Example:
+            >>> import spiral as sp
+            >>> x = sp.ones(2).requires_grad_()
+            >>> y = x * 3.0
+            >>> handle = y.register_hook(lambda g: g * 10.0)
+            >>> y.sum().backward(); x.grad.tolist()
+            [30.0, 30.0]
+        """
+        from spiral.hooks import register_hook
+
+        return register_hook(self, hook)
 
     def detach(self) -> Tensor:
         """The same values, as a constant."""
@@ -438,6 +464,7 @@ _TORCH_SPELLINGS = {
     "expand": "write spiral.broadcast_to(x, shape)",
     "cat": "write spiral.concat([...], axis=...)",
     "masked_fill": "write spiral.where(mask, value, x)",
+    "retain_grad": "write x.register_hook(seen.append) to see a result's gradient",
 }
 
 

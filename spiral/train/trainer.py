@@ -18,7 +18,7 @@ from spiral.data import TokenDataset, TokenLoader
 from spiral.errors import ConfigError, DataError, TrainingError
 from spiral.models.files import set_weights, weight_arrays
 from spiral.models.llama import Llama
-from spiral.optim import AdamW
+from spiral.optim import AdamW, scale_grads
 from spiral.train.callbacks import Callback
 from spiral.train.checkpoint import Checkpoint, flatten, load_checkpoint, save_checkpoint, unflatten
 from spiral.train.config import TrainConfig
@@ -207,7 +207,7 @@ class Trainer:
                 )
             limit = self.config.optim.clip
             if limit and norm > limit:
-                sp.ops.scale_(gradients, factor=limit / norm)
+                scale_grads(self.parameters, limit / norm)
         return norm
 
     def evaluate(self) -> None:
