@@ -24,6 +24,7 @@ from spiral.errors import (
 from spiral.text.byte_alphabet import spelled_bytes
 from spiral.text.byte_level_bpe import (
     END_OF_TEXT,
+    LARGEST_VOCABULARY,
     SMALLEST_VOCABULARY,
     import_library,
     pieces,
@@ -87,7 +88,7 @@ class Tokenizer:
             The tokenizer.
 
         Raises:
-            ArgumentError: `vocab_size` is below 257.
+            ArgumentError: `vocab_size` is below 257 or above 2**20.
             DataError: There is no text, or it holds something else than text.
             MissingDependencyError: The `tokenizers` library is not installed.
 
@@ -95,10 +96,11 @@ class Tokenizer:
             >>> Tokenizer.train("low lower lowest", vocab_size=258).merges()
             ['l o']
         """
-        if vocab_size < SMALLEST_VOCABULARY:
+        is_integer = isinstance(vocab_size, int) and not isinstance(vocab_size, bool)
+        if not is_integer or not SMALLEST_VOCABULARY <= vocab_size <= LARGEST_VOCABULARY:
             raise ArgumentError(
-                f"Tokenizer.train: vocab_size must be at least {SMALLEST_VOCABULARY} (256 bytes "
-                f"and {END_OF_TEXT}); received {vocab_size}."
+                f"Tokenizer.train: vocab_size must be an integer of at least {SMALLEST_VOCABULARY} (256 bytes "
+                f"and {END_OF_TEXT}) and at most {LARGEST_VOCABULARY}; received {vocab_size!r}."
             )
         return cls(train_library_tokenizer([text] if isinstance(text, str) else text, vocab_size))
 
