@@ -23,14 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export and say what was written."""
     from spiral.io import export_llama_gguf
+    from spiral.io.gguf_types import writable_type
     from spiral.models import load_llama
     from spiral.models.files import weight_arrays
-    from spiral.optional import missing
-
-    try:
-        from spiral.io.gguf_types import writable_type
-    except ModuleNotFoundError as error:
-        raise missing("gguf", "a GGUF file", "pip install gguf") from error
 
     writable_type(arguments.type)  # before a large model is read
     source = Path(arguments.model)

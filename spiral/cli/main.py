@@ -77,7 +77,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         arguments.free += [text for text in rest if not text.startswith("-")]
         rest = [text for text in rest if text.startswith("-")]
     if rest:
-        close = difflib.get_close_matches(rest[0].partition("=")[0], arguments.options, n=1)
+        close = difflib.get_close_matches(rest[0].partition("=")[0], arguments.options, n=1, cutoff=0.75)
         hint = f"; did you mean {close[0]}?" if close else f"; see `spiral {arguments.command} --help`."
         raise ArgumentError(f"unknown argument {rest[0]!r}{hint}")
     return arguments

@@ -45,6 +45,8 @@ def atomic_write(path: str | os.PathLike[str], *, needed: int | None = None) -> 
         >>> target.read_text()
         'whole'
     """
+    if "\0" in os.fspath(path):
+        raise SaveError(f"{os.fspath(path)!r}: cannot be written: no path has a zero byte.")
     target = Path(os.path.realpath(path))
     if needed is not None:
         _require_room(target, needed)
@@ -75,9 +77,11 @@ def _create(partial: Path, target: Path) -> int:
             mode = os.fstat(descriptor).st_mode
         finally:
             os.close(descriptor)
-        if target.is_dir():
+        if target.exists() and not target.is_file():  # renaming over a device would remove the device
             partial.unlink()
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            raise OSError(errno.EINVAL, "it is no regular file")
     except OSError as error:
         raise _save_error(
             f"{target}: cannot be written: {error.strerror}; give a path in an existing folder that you may write to.",

@@ -153,11 +153,17 @@ class TrainConfig:
                 raise ConfigError(f"override {text!r}: expected section.key=value, such as optim.lr=0.001.")
             if not value.strip():
                 raise ConfigError(f"override {text!r}: expected a value after =; write null for none.")
-            nested: Any = _yaml(value, f"override {text!r}")
+            # a path may look like a number or a date to YAML: text is taken as it stands
+            is_text = key.strip() in _TEXTS and not (value == "null" and _TEXTS[key.strip()])
+            nested: Any = value if is_text else _yaml(value, f"override {text!r}")
             for part in reversed(key.strip().split(".")):
                 nested = {part: nested}
             config = config.updated(nested)
         return config
+
+
+# the keys that hold text, and whether null is allowed
+_TEXTS = {"data.path": True, "run.out": False, "run.precision": False, "optim.schedule": False}
 
 
 def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> TrainConfig:
@@ -192,7 +198,7 @@ def _yaml(text: str, source: str) -> Any:
     except ModuleNotFoundError as error:
         raise missing("yaml", "reading a configuration", "pip install pyyaml") from error
 
-    class OneEach(yaml.SafeLoader):
+    class OneEach(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]
         """YAML without keys that occur twice: PyYAML silently takes the last."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -234,6 +240,8 @@ def _update(config: Any, values: Any, prefix: str) -> Any:
 def _converted(name: str, value: Any, hint: Any) -> Any:
     """The value as its field's type; YAML reads ``1e-3`` as text, and 1 may stand for 1.0."""
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"{name}: expected text without a zero byte; received {_short(value)}.")
     if type(value) in allowed or (value is None and types.NoneType in allowed):
         return value
     if float in allowed and type(value) in (int, str):
@@ -245,14 +253,14 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     raise ConfigError(f"{name}: expected {wanted}; received {_short(value)} ({_kind(value)}).")
 
 
-_TYPES = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+_TYPES: dict[type, str] = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
 
 
 def _kind(value: Any) -> str:
     """A value's type in YAML's words."""
     if value is None:
         return "nothing"
-    return _TYPES.get(type(value)) or {dict: "a mapping", list: "a list"}.get(type(value)) or type(value).__name__
+    return {**_TYPES, dict: "a mapping", list: "a list"}.get(type(value), type(value).__name__)
 
 
 def _short(value: Any) -> str:
