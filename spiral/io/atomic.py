@@ -61,7 +61,12 @@ def atomic_write(path: str | os.PathLike[str], *, needed: int | None = None) -> 
         except OSError as error:
             if error.errno in _NO_ROOM:
                 raise _no_room(target, partial, needed, error) from error
-            raise
+            if error.filename is not None and os.fspath(error.filename) != str(partial):
+                raise  # another file's error
+            raise _save_error(
+                f"{target}: cannot be written: {error.strerror}; {_intact(target)}.",
+                error,
+            ) from error
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

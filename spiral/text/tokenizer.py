@@ -7,7 +7,6 @@ that a GGUF file can describe them.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,6 @@ from spiral.errors import (
     ArgumentError,
     DataError,
     FormatError,
-    SaveError,
 )
 from spiral.text.byte_alphabet import spelled_bytes
 from spiral.text.byte_level_bpe import (
@@ -171,17 +169,11 @@ class Tokenizer:
         Raises:
             SaveError: The file cannot be written.
         """
+        from spiral.io import atomic_write
+
         file = _tokenizer_file(Path(path))
-        partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-        try:
+        with atomic_write(file) as partial:
             partial.write_text(self.to_json(), encoding="utf-8", newline="\n")
-            partial.replace(file)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise SaveError(
-                f"Tokenizer.save: {file}: cannot be written: {error.strerror}; give a path in an "
-                "existing folder that you may write to."
-            ) from error
         return file
 
     @property

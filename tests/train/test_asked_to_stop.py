@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from tiny_run import Signal, files_of_last_checkpoint, tiny_config, trained
+from tiny_run import Signal, files_of_last_checkpoint, trained
 
 from spiral.cli.main import main
 from spiral.train import Interrupted, TrainConfig, prepare

@@ -69,7 +69,10 @@ def test_checkpoint_says_where_the_run_stands_and_what_its_bits_depend_on(tmp_pa
     assert set(state["random"]) == {"seed", "stream"} and state["random"]["stream"] > 0
     assert {"spiral", "numpy", "ml_dtypes", "python", "kernels", "machine"} <= set(state["versions"])
     assert "tuning_table" in state and state["tuning_table"] is None  # no measured choices exist
-    assert state["config"] == config.to_dict() and set(state["sha256"]) == {"model.safetensors", "optimizer.safetensors"}
+    assert state["config"] == config.to_dict() and set(state["sha256"]) == {
+        "model.safetensors",
+        "optimizer.safetensors",
+    }
 
 
 @pytest.mark.slow
