@@ -21,15 +21,13 @@ import numpy as np
 
 from spiral.dtype import ALL
 from spiral.errors import ArgumentError, AutogradError, DTypeError, ShapeError
-from spiral.op import BOTH_INPUTS as _BOTH_INPUTS
-from spiral.op import BOTH_SPECS as _BOTH_SPECS
 from spiral.op import F, Op
-from spiral.storage import stamp_of
+from spiral.storage import native, stamp_of
 from spiral.tensor_core import DTYPE_MASK, TensorCore, wrap
 
-_sequence = itertools.count(1)
-_grad: ContextVar[bool] = ContextVar("spiral_grad", default=True)
-grad_enabled = _grad.get
+sequence = itertools.count(1)
+grad_mode: ContextVar[bool] = ContextVar("spiral_grad", default=True)
+grad_enabled = grad_mode.get
 
 # where declared mutations happened, for the error message: stamp -> (op, file, line)
 _mutations: dict[int, tuple[str, str, int]] = {}
@@ -57,7 +55,7 @@ class Node:
         self.saved = saved  # per wanted value: raw buffer, attribute or Spec
         self.keys = keys  # dispatch keys of saved buffers
         self.attrs = attrs
-        self.seq = next(_sequence)
+        self.seq = next(sequence)
         self.n_out = 1
 
 
@@ -79,7 +77,7 @@ def record(
     out_keys: tuple[int, ...],
 ) -> Any:
     """Makes the node of a call and returns its visible results as tensors."""
-    wants = op.wants if op.exact_vjp or op.decompose is None else _wants_all(op)
+    wants = op.wants if op.exact_vjp or op.decompose is None else wants_all(op)
     saved: list[Any] = []
     keys: list[Any] = []
     for kind, i in wants:
@@ -104,12 +102,12 @@ def record(
             saved.append(
                 [t.spec for t in a]
                 if isinstance(a, (list, tuple))
-                else (a._a.shape, a._key)
+                else SpecOf(a._a.shape, a._key)
                 if isinstance(a, TensorCore)
                 else a
             )
-            keys.append(SPEC if isinstance(a, TensorCore) else None)
-    node = Node(op, tuple([_edge(a) for a in args]), tuple(saved), keys, attrs)
+            keys.append(None)
+    node = Node(op, tuple([_edge(a) for a in args]), tuple(saved), tuple(keys), attrs)
     if op.many_outputs:
         node.n_out = len(outs)
         return tuple([wrap(o, out_keys[0], node, i) for i, o in enumerate(outs)])
@@ -119,56 +117,7 @@ def record(
     return tuple([wrap(outs[i], out_keys[i], node, i) for i in range(op.n_visible)])
 
 
-def record_binary(op: Op, x: Any, y: Any, out: Any, out_key: int) -> Any:
-    """`record` for two operands and one result without hidden outputs or attributes."""
-    node = Node.__new__(Node)
-    node.op = op
-    xn = x._node
-    yn = y._node if isinstance(y, TensorCore) else None
-    node.edges = (None if xn is None else (xn, x._index), None if yn is None else (yn, y._index))
-    wants = op.wants
-    if wants is _BOTH_SPECS and isinstance(y, TensorCore):
-        # sums and differences save no buffers; no loop: 0.3 us
-        node.saved = ((x._a.shape, x._key), (y._a.shape, y._key))
-        node.keys = _BOTH_SPEC_KEYS
-    elif wants is _BOTH_INPUTS and isinstance(y, TensorCore):
-        node.saved = (x._a, y._a)
-        node.keys = (x._key, y._key)
-    else:
-        node.saved, node.keys = _save_binary(wants, x, y, out, out_key)
-    node.attrs = ()
-    node.seq = next(_sequence)
-    node.n_out = 1
-    return wrap(out, out_key, node)
-
-
-def _save_binary(wants: tuple[tuple[str, int], ...], x: Any, y: Any, out: Any, out_key: int) -> tuple[Any, Any]:
-    saved: list[Any] = []
-    keys: list[Any] = []
-    for kind, i in wants:
-        a = y if i else x
-        if kind == "output":
-            saved.append(out)
-            keys.append(out_key)
-        elif not isinstance(a, TensorCore):
-            saved.append(a)
-            keys.append(None)
-        elif kind == "input":
-            saved.append(a._a)
-            keys.append(a._key)
-        else:
-            saved.append((a._a.shape, a._key))
-            keys.append(SPEC)
-    return saved, keys
-
-
-SPEC = -1  # in Node.keys: the saved value is (shape, key) of an input, not a buffer
-
-
-_BOTH_SPEC_KEYS = (SPEC, SPEC)
-
-
-class _SpecOf(NamedTuple):
+class SpecOf(NamedTuple):
     """Shape and dispatch key of an input: what `Spec` says, at a third of the price."""
 
     shape: tuple[int, ...]
@@ -190,7 +139,7 @@ class _SpecOf(NamedTuple):
 _wants_cache: dict[str, tuple[tuple[str, int], ...]] = {}
 
 
-def _wants_all(op: Op) -> tuple[tuple[str, int], ...]:
+def wants_all(op: Op) -> tuple[tuple[str, int], ...]:
     """For a fused op whose vjp cannot be differentiated: its wants, and every input for decompose."""
     found = _wants_cache.get(op.name)
     if found is None:
@@ -201,7 +150,7 @@ def _wants_all(op: Op) -> tuple[tuple[str, int], ...]:
 
 def note_mutation(op: Op, buffers: Iterable[Any], stamp: Callable[[Any, int], None]) -> None:
     """Stamps what a declared mutation has overwritten, and remembers where in the program that was."""
-    now = next(_sequence)
+    now = next(sequence)
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("spiral."):
         frame = frame.f_back
@@ -229,8 +178,6 @@ def _restore(node: Node, raw: Any, key: Any, edge: Any) -> Any:
     """A saved buffer as a tensor, connected to the graph when ``edge`` is given."""
     if key is None:
         return raw
-    if key == SPEC:
-        return _SpecOf(*raw)
     if isinstance(raw, list):
         edges = edge if edge is not None else [None] * len(raw)
         return [_restore(node, r, k, e) for r, k, e in zip(raw, key, edges, strict=True)]
@@ -242,12 +189,14 @@ def _vjp(node: Node, grads: list[Any], need: tuple[Any, ...], create_graph: bool
     op = node.op
     if op.vjp is None or (create_graph and not op.exact_vjp and op.decompose is not None):
         return _vjp_of_decomposition(node, grads, need, create_graph)
-    values = []
-    for (kind, i), raw, key in zip(op.wants, node.saved, node.keys, strict=False):
-        edge = None
-        if create_graph:
-            edge = node.edges[i] if kind == "input" else (node, i) if kind == "output" else None
-        values.append(_restore(node, raw, key, edge))
+    values = None if create_graph or native is None else native.restore(node, len(op.wants))
+    if values is None:
+        values = []
+        for (kind, i), raw, key in zip(op.wants, node.saved, node.keys, strict=False):
+            edge = None
+            if create_graph:
+                edge = node.edges[i] if kind == "input" else (node, i) if kind == "output" else None
+            values.append(_restore(node, raw, key, edge))
     g = grads if node.n_out > 1 or op.many_outputs else grads[0]
     out = op.vjp(need, g, *values)
     return out if isinstance(out, tuple) else (out,)
@@ -258,12 +207,12 @@ def _vjp_of_decomposition(node: Node, grads: list[Any], need: tuple[Any, ...], c
     op = node.op
     if op.decompose is None:
         raise AutogradError(f"backward: {op.name} has neither a vjp nor a decomposition.")
-    wants = op.wants if op.exact_vjp else _wants_all(op)
+    wants = op.wants if op.exact_vjp else wants_all(op)
     inputs: list[Any] = [None] * len(op.inputs)
     for (kind, i), raw, key in zip(wants, node.saved, node.keys, strict=True):
         if kind == "input":
             inputs[i] = _restore(node, raw, key, node.edges[i] if create_graph else None)
-    token = _grad.set(True)
+    token = grad_mode.set(True)
     try:
         sources: list[Any] = []
 
@@ -284,7 +233,7 @@ def _vjp_of_decomposition(node: Node, grads: list[Any], need: tuple[Any, ...], c
         used = [(r, g) for r, g in zip(results, grads, strict=False) if g is not None and r._node is not None]
         found = iter(grad_of([r for r, _ in used], sources, [g for _, g in used], create_graph=create_graph))
     finally:
-        _grad.reset(token)
+        grad_mode.reset(token)
     return tuple(
         [next(found) if w else None for w in wanted] if isinstance(wanted, list) else next(found) if wanted else None
         for wanted in need
@@ -330,7 +279,7 @@ def run_backward(
         if root._node is None:
             raise AutogradError("backward: this tensor does not depend on any tensor that requires a gradient.")
         push(root._node, root._index, seed)
-    token = _grad.set(create_graph)
+    token = grad_mode.set(create_graph)
     try:
         while heap:
             _, ident = heapq.heappop(heap)
@@ -355,7 +304,11 @@ def run_backward(
                         kept[ident, i] = g
                 if ident in stop:
                     continue
-            need = tuple([_needed(e, useful) for e in node.edges])
+            edges = node.edges
+            if useful is None and not any([type(e) is list for e in edges]):
+                need: tuple[Any, ...] = tuple([e is not None for e in edges])
+            else:
+                need = tuple([_needed(e, useful) for e in edges])
             if not any([any(n) if isinstance(n, list) else n for n in need]):
                 continue
             try:
@@ -372,7 +325,7 @@ def run_backward(
                 elif wanted and g is not None:
                     push(edge[0], edge[1], g)
     finally:
-        _grad.reset(token)
+        grad_mode.reset(token)
     return kept
 
 
@@ -502,8 +455,8 @@ def value_and_grad(
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def run(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        recording = _grad.get()
-        token = _grad.set(True)
+        recording = grad_mode.get()
+        token = grad_mode.set(True)
         try:
             leaves: list[Any] = []
             fresh = list(args)
@@ -521,7 +474,7 @@ def value_and_grad(
             else:
                 found = grad_of([value], leaves, create_graph=graph)
         finally:
-            _grad.reset(token)
+            grad_mode.reset(token)
         it = iter(found)
         grads = tuple(map_tensors(fresh[i], lambda t: next(it)) for i in positions)
         if not graph:  # a caller who keeps values must not keep their graphs
@@ -548,7 +501,7 @@ def _depends_on_others(value: Any, leaves: list[Any]) -> bool:
 
 def next_sequence() -> int:
     """A number above that of every node recorded so far."""
-    return next(_sequence)
+    return next(sequence)
 
 
 def map_tensors(x: Any, fn: Callable[[Any], Any]) -> Any:
@@ -590,10 +543,10 @@ class _GradMode(ContextDecorator):
         self.tokens: list[Token[bool]] = []
 
     def __enter__(self) -> None:
-        self.tokens.append(_grad.set(self.enabled))
+        self.tokens.append(grad_mode.set(self.enabled))
 
     def __exit__(self, *exc: object) -> None:
-        _grad.reset(self.tokens.pop())
+        grad_mode.reset(self.tokens.pop())
 
     def _recreate_cm(self) -> _GradMode:
         return _GradMode(self.enabled)
