@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from spiral.op import OPS, F
 from spiral.ops import attention as _attention
-from spiral.ops import composite, conv, elementwise, linalg, loss, manipulation, norm, optim, reduce
+from spiral.ops import (
+    activation,
+    arithmetic,
+    comparison,
+    composite,
+    conv,
+    exponential,
+    linalg,
+    logic,
+    loss,
+    manipulation,
+    norm,
+    optim,
+    reduce,
+    rounding,
+    trigonometric,
+)
 from spiral.ops import embedding as _embedding
 from spiral.ops import generated as _generated
 from spiral.ops.composite import clip as clip
