@@ -7,6 +7,7 @@ from spiral import errors
 from spiral.dtype import (
     bfloat16,
     bool_ as bool,
+    can_cast,
     finfo,
     float16,
     float32,
@@ -17,6 +18,7 @@ from spiral.dtype import (
     int32,
     int64,
     isdtype,
+    result_type,
     uint8,
     uint16,
     uint32,
@@ -27,7 +29,9 @@ from spiral.creation import (
     arange,
     asarray,
     empty_ as empty,
+    empty_like,
     eye,
+    from_dlpack,
     full,
     full_like,
     linspace,
@@ -40,6 +44,7 @@ from spiral import ops
 from spiral.ops import *  # noqa: F403
 from spiral.autograd import checkpoint, enable_grad, grad, no_grad, value_and_grad
 from spiral.backends_registry import backends
+from spiral.inspection import __array_namespace_info__
 from spiral.dispatch import explain, prefer
 from spiral import random
 from spiral.device import known_devices as devices
@@ -58,7 +63,7 @@ newaxis = None
 
 def __getattr__(name: str) -> object:
     # loaded at first use: a script that only needs tensors does not pay for them
-    if name in ("nn", "optim", "data", "io", "text", "train", "models"):
+    if name in ("linalg", "nn", "optim", "data", "io", "text", "train", "models"):
         import importlib
 
         return importlib.import_module(f"spiral.{name}")

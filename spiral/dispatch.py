@@ -425,9 +425,9 @@ def complete_attrs(op: Op, given: dict[str, Any]) -> tuple[Any, ...]:
     """An op's attributes in order, with defaults filled in from its generated wrapper."""
     import inspect
 
-    from spiral import ops
+    from spiral.ops import generated
 
-    parameters = inspect.signature(getattr(ops, op.name)).parameters
+    parameters = inspect.signature(getattr(generated, op.name)).parameters
     values = []
     for a in op.attrs:
         if a.name in given:

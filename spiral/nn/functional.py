@@ -124,7 +124,7 @@ def scaled_dot_product_attention(
             f"scaled_dot_product_attention: dropout_p must be 0; received {dropout_p}. Apply dropout to the output."
         )
     if attn_mask is not None and attn_mask.dtype is bool_:
-        attn_mask = ops.where(attn_mask, 0.0, -math.inf).astype(q.dtype)
+        attn_mask = ops.where(attn_mask, 0.0, -math.inf).astype(q.dtype, copy=False)
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
     return ops.attention(q, k, v, attn_mask, scale=scale, causal=is_causal, window=window)
 

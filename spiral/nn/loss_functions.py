@@ -76,7 +76,7 @@ def nll_loss(log_probs: Tensor, targets: Tensor, ignore_index: int = -100, reduc
     rows = log_probs.reshape(targets.size, log_probs.shape[-1])
     loss = ops.where(counts, -rows[arange(targets.size), classes].reshape(targets.shape), 0.0)
     if reduction == "mean":
-        return ops.divide(ops.sum(loss), ops.sum(counts.astype(log_probs.dtype)))
+        return ops.divide(ops.sum(loss), ops.sum(counts.astype(log_probs.dtype, copy=False)))
     return _reduce("nll_loss", loss, reduction)
 
 

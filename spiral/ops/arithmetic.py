@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from spiral.backend import Spec
-from spiral.dtype import DEFAULT_FLOAT
+from spiral.dtype import float32, float64
+from spiral.errors import DTypeError
 from spiral.op import F, op
-from spiral.ops.pointwise import Binary, Keep, PositiveDomain, Step
+from spiral.ops.pointwise import Binary, BinaryFloat, Keep, PositiveDomain, Step
 from spiral.ops.shapes import broadcast, is_number, like, result_dtype
 
 
@@ -50,13 +51,8 @@ class Multiply(Binary):
 
 
 @op("divide(x, y) -> z")
-class Divide(Binary):
+class Divide(BinaryFloat):
     """Quotient; integers are divided as floats."""
-
-    @staticmethod
-    def meta(x: Any, y: Any) -> Spec:
-        d = result_dtype(x, y)
-        return Spec(broadcast("divide", x, y), d if d.kind == "float" else DEFAULT_FLOAT)
 
     oracle = staticmethod(np.divide)
 
@@ -151,6 +147,21 @@ class Negative(Keep):
         return (-g,)
 
 
+@op("positive(x) -> y")
+class Positive(Keep):
+    """+x: the same values."""
+
+    view = True
+
+    @staticmethod
+    def oracle(x: Any) -> Any:
+        return x
+
+    @staticmethod
+    def vjp(need: Any, g: Any) -> Any:
+        return (g,)
+
+
 @op("identity(x) -> y")
 class Identity(Keep):
     """x itself, as a new node of the graph."""
@@ -175,6 +186,39 @@ class Abs(Keep):
     @staticmethod
     def vjp(need: Any, g: Any, x: Any) -> Any:
         return (g * F.sign(x),)
+
+
+@op("copysign(x, y) -> z")
+class CopySign(BinaryFloat):
+    """The magnitude of x with the sign of y; zeros and NaN have signs too."""
+
+    oracle = staticmethod(np.copysign)
+
+    @staticmethod
+    def vjp(need: Any, g: Any, x: Any, y: Any) -> Any:
+        if not need[0]:
+            return None, None
+        side = math.copysign(1.0, y) if is_number(y) else F.copysign(1.0, y)
+        return like(g * F.copysign(1.0, x) * side, x), None
+
+
+@op("nextafter(x, y) -> z")
+class NextAfter(Step):
+    """The number next to x towards y, in float32 or float64."""
+
+    @staticmethod
+    def meta(x: Any, y: Any) -> Spec:
+        d = result_dtype(x, y)
+        if d not in (float32, float64):
+            raise DTypeError(f"nextafter: expected float32 or float64; received {d.name}.")
+        return Spec(broadcast("nextafter", x, y), d)
+
+    oracle = staticmethod(np.nextafter)
+
+    @staticmethod
+    def samples(s: Any) -> Any:
+        # distances of one unit in the last place are below every tolerance; their exact bits are tested apart
+        yield s.array([1.0, 2.0, -3.0]), s.array([2.0, -2.0, -3.0])
 
 
 @op("square(x) -> y")

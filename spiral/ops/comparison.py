@@ -75,6 +75,13 @@ class IsFinite(Predicate):
     oracle = staticmethod(np.isfinite)
 
 
+@op("signbit(x) -> y")
+class SignBit(Predicate):
+    """Whether the sign bit is set: also for -0 and negative NaN."""
+
+    oracle = staticmethod(np.signbit)
+
+
 @op("where(condition, x, y) -> z")
 class Where:
     """x where the condition holds, else y."""

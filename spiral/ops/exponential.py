@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from spiral.op import F, op
-from spiral.ops.pointwise import PositiveDomain, Unary
+from spiral.ops.pointwise import BinaryFloat, PositiveDomain, Unary
+from spiral.ops.shapes import like
 
 
 @op("exp(x) -> y")
@@ -99,6 +100,28 @@ class Rsqrt(PositiveDomain):
     @staticmethod
     def vjp(need: Any, g: Any, x: Any, y: Any) -> Any:
         return (g * -0.5 * y / x,)
+
+
+@op("logaddexp(x, y) -> z")
+class LogAddExp(BinaryFloat):
+    """log(exp(x) + exp(y)) without overflow."""
+
+    oracle = staticmethod(np.logaddexp)
+
+    @staticmethod
+    def vjp(need: Any, g: Any, x: Any, y: Any, z: Any) -> Any:
+        return like(g * F.exp(x - z), x) if need[0] else None, like(g * F.exp(y - z), y) if need[1] else None
+
+
+@op("hypot(x, y) -> z")
+class Hypot(BinaryFloat):
+    """sqrt(x * x + y * y) without overflow."""
+
+    oracle = staticmethod(np.hypot)
+
+    @staticmethod
+    def vjp(need: Any, g: Any, x: Any, y: Any, z: Any) -> Any:
+        return like(g * x / z, x) if need[0] else None, like(g * y / z, y) if need[1] else None
 
 
 @op("erf(x) -> y")

@@ -32,6 +32,15 @@ class Binary:
         yield s.normal(), s.normal(1, 1)
 
 
+class BinaryFloat(Binary):
+    """Floating in, floating out; integers are taken as float32."""
+
+    @staticmethod
+    def meta(x: Any, y: Any) -> Spec:
+        d = result_dtype(x, y)
+        return Spec(broadcast("elementwise", x, y), d if d.kind == "float" else DEFAULT_FLOAT)
+
+
 class Step(Binary):
     """Piecewise constant: no gradient."""
 

@@ -9,7 +9,16 @@ import numpy as np
 from spiral.backend import Spec
 from spiral.dtype import DType
 from spiral.op import F, op
-from spiral.ops.pointwise import StepUnary
+from spiral.ops.pointwise import Keep, StepUnary
+
+
+def _unless_integer(fn: Any) -> Any:
+    """Integers are rounded already: NumPy before 2.1 turns them into float64, which loses those above 2**53."""
+
+    def oracle(x: Any) -> Any:
+        return fn(x) if x.dtype.kind == "f" else x.copy()
+
+    return staticmethod(oracle)
 
 
 @op("sign(x) -> y")
@@ -23,28 +32,43 @@ class Sign(StepUnary):
 class Floor(StepUnary):
     """Largest integer not above x."""
 
-    oracle = staticmethod(np.floor)
+    oracle = _unless_integer(np.floor)
 
 
 @op("ceil(x) -> y")
 class Ceil(StepUnary):
     """Smallest integer not below x."""
 
-    oracle = staticmethod(np.ceil)
+    oracle = _unless_integer(np.ceil)
 
 
 @op("round(x) -> y")
 class Round(StepUnary):
     """Nearest integer, halves to even."""
 
-    oracle = staticmethod(np.round)
+    oracle = _unless_integer(np.round)
 
 
 @op("trunc(x) -> y")
 class Trunc(StepUnary):
     """Integer part."""
 
-    oracle = staticmethod(np.trunc)
+    oracle = _unless_integer(np.trunc)
+
+
+@op("copy(x) -> y")
+class Copy(Keep):
+    """The same values in memory of their own."""
+
+    internal = True
+
+    @staticmethod
+    def oracle(x: Any) -> Any:
+        return x.copy()
+
+    @staticmethod
+    def vjp(need: Any, g: Any) -> Any:
+        return (g,)
 
 
 @op("astype(x, *, dtype: DType) -> y")
