@@ -80,6 +80,8 @@ def _from_python(obj: Any, wanted: DType | None) -> np.ndarray[Any, Any]:
         a = np.asarray(obj)
     except ValueError as error:
         raise ArgumentError(f"asarray: {error}") from None
+    if a.dtype.kind == "c" and not a.imag.any() and not isinstance(obj, np.generic):
+        a = a.real  # there are no complex dtypes, but a complex number on the real axis has a place
     if a.dtype == object or a.dtype.kind in "USMmc":
         raise DTypeError(f"asarray: expected numbers; received {a.dtype} from {type(obj).__name__}.")
     if isinstance(obj, np.generic):

@@ -63,9 +63,15 @@ class Divide(BinaryFloat):
 
 @op("floor_divide(x, y) -> z")
 class FloorDivide(Step):
-    """Quotient rounded towards minus infinity."""
+    """Quotient rounded towards minus infinity: floor(x / y) also for infinite operands, as the standard prefers."""
 
-    oracle = staticmethod(np.floor_divide)
+    @staticmethod
+    def oracle(x: Any, y: Any) -> Any:
+        z = np.floor_divide(x, y)
+        if z.dtype.kind != "f":
+            return z
+        # Python and NumPy say inf // 1 is NaN and -1 // inf is -1, so that (x // y) * y + x % y is x
+        return np.where(np.isinf(x) | np.isinf(y), np.floor(np.divide(x, y)), z)
 
 
 @op("remainder(x, y) -> z")

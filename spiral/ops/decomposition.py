@@ -29,7 +29,8 @@ def _t(x: Any) -> Any:
 
 
 def _symmetric(x: Any) -> Any:
-    return (x + np.swapaxes(x, -1, -2)) * x.dtype.type(0.5)
+    half = x * x.dtype.type(0.5)  # halved first: the sum of two large numbers would overflow
+    return half + np.swapaxes(half, -1, -2)
 
 
 def _eye(x: Any) -> Any:
