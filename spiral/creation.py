@@ -86,12 +86,12 @@ def _from_python(obj: Any, wanted: DType | None) -> np.ndarray[Any, Any]:
         raise DTypeError(f"asarray: expected numbers; received {a.dtype} from {type(obj).__name__}.")
     if isinstance(obj, np.generic):
         return a
-    if wanted is not None and wanted.kind in ("int", "uint") and a.dtype.kind in "iu" and a.size:
-        info = np.iinfo(wanted.numpy)
-        if int(a.min()) < info.min or int(a.max()) > info.max:
-            raise ArgumentError(
-                f"asarray: {wanted.name} holds {info.min} to {info.max}; received {a.min()}, {a.max()}."
-            )
+    if wanted is not None and wanted.kind in ("int", "uint"):
+        # told the dtype, NumPy refuses what does not fit; left alone it makes [0, 2**63] a float64
+        try:
+            return np.asarray(obj, wanted.numpy)
+        except (OverflowError, ValueError) as error:
+            raise ArgumentError(f"asarray: {wanted.name} does not hold every value: {error}.") from None
     if a.dtype == np.float64 and wanted is None:
         with np.errstate(over="ignore"):
             return a.astype(DEFAULT_FLOAT.numpy)

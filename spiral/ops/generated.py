@@ -624,7 +624,7 @@ _floor_divide = OPS['floor_divide']
 
 
 def floor_divide(x: Tensor | Number, y: Tensor | Number, /) -> Tensor:
-    """Quotient rounded towards minus infinity."""
+    """Quotient rounded towards minus infinity: floor(x / y) also for infinite operands, as the standard prefers."""
     return call(_floor_divide, (x, y,), ())  # type: ignore[no-any-return]
 
 

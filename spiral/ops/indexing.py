@@ -23,6 +23,12 @@ def _in_range(name: str, indices: Any, n: int) -> None:
         raise IndexingError(f"{name}: index {int(bad)} is not in [{-n}, {n}).")
 
 
+def _axis(x: Any, axis: int | None) -> int:
+    if axis is None and x.ndim != 1:
+        raise ArgumentError(f"take: axis is required for {x.ndim} axes; only vectors do without.")
+    return axes_of("take", 0 if axis is None else axis, x.ndim)[0]
+
+
 @op("take(x, indices, *, axis: int | None = None) -> y")
 class Take:
     """Elements of an axis by position; negative positions count from the end. axis may be left out for vectors."""
@@ -30,20 +36,18 @@ class Take:
     @staticmethod
     def meta(x: Any, indices: Any, axis: int | None) -> Spec:
         _need_integers("take", indices)
-        if axis is None and x.ndim != 1:
-            raise ArgumentError(f"take: axis is required for {x.ndim} axes; only vectors do without.")
-        (a,) = axes_of("take", 0 if axis is None else axis, x.ndim)
+        a = _axis(x, axis)
         return Spec((*x.shape[:a], *indices.shape, *x.shape[a + 1 :]), x.dtype)
 
     @staticmethod
     def oracle(x: Any, indices: Any, axis: int | None) -> Any:
-        axis = 0 if axis is None else axis
-        _in_range("take", indices, x.shape[axis])
-        return np.take(x, indices, axis=axis)
+        a = _axis(x, axis)
+        _in_range("take", indices, x.shape[a])
+        return np.take(x, indices, axis=a)
 
     @staticmethod
     def vjp(need: Any, g: Any, x_spec: Any, indices: Any, axis: int | None) -> Any:
-        a = 0 if axis is None else axis % x_spec.ndim
+        a = _axis(x_spec, axis)
         return F.scatter_index(g, shape=x_spec.shape, index=(*(slice(None),) * a, indices._a)), None
 
     @staticmethod
@@ -54,6 +58,11 @@ class Take:
         yield s.normal(4, 5), s.integers(0, 5, 0), 0
 
 
+def _as_many_axes(x: Any, indices: Any) -> None:
+    if x.ndim != indices.ndim:
+        raise ShapeError(f"take_along_axis: x and indices need as many axes; received {x.shape}, {indices.shape}.")
+
+
 @op("take_along_axis(x, indices, *, axis: int = -1) -> y")
 class TakeAlongAxis:
     """y[..., i, ...] = x[..., indices[..., i, ...], ...]; the other axes of x and indices broadcast."""
@@ -61,15 +70,16 @@ class TakeAlongAxis:
     @staticmethod
     def meta(x: Any, indices: Any, axis: int) -> Spec:
         _need_integers("take_along_axis", indices)
-        if x.ndim != indices.ndim:
-            raise ShapeError(f"take_along_axis: x and indices need as many axes; received {x.shape}, {indices.shape}.")
+        _as_many_axes(x, indices)
         (a,) = axes_of("take_along_axis", axis, x.ndim)
         one = Spec((*x.shape[:a], 1, *x.shape[a + 1 :]), x.dtype)
         return Spec(broadcast("take_along_axis", one, indices), x.dtype)
 
     @staticmethod
     def oracle(x: Any, indices: Any, axis: int) -> Any:
-        _in_range("take_along_axis", indices, x.shape[axis])
+        _as_many_axes(x, indices)
+        (a,) = axes_of("take_along_axis", axis, x.ndim)
+        _in_range("take_along_axis", indices, x.shape[a])
         return x[_along(x.shape, indices, axis)]
 
     @staticmethod

@@ -114,7 +114,7 @@ class Flip:
 
     @staticmethod
     def oracle(x: Any, axis: Any) -> Any:
-        return np.flip(x, axis)
+        return np.asarray(np.flip(x, axis))  # NumPy makes a scalar of a 0-d array
 
     @staticmethod
     def vjp(need: Any, g: Any, axis: Any) -> Any:
@@ -132,18 +132,16 @@ class Roll:
 
     @staticmethod
     def meta(x: Any, shift: Any, axis: Any) -> Spec:
-        if axis is not None:
-            given = (axis,) if isinstance(axis, int) else axis
-            for a in given:
-                axes_of("roll", a, x.ndim)
-            if not isinstance(shift, int) and len(shift) != len(given):
-                raise ArgumentError(f"roll: expected one shift per axis {axis}; received {shift}.")
-        elif not isinstance(shift, int):
-            raise ArgumentError(f"roll: several shifts need as many axes; received {shift} and axis=None.")
+        given = () if axis is None else (axis,) if isinstance(axis, int) else axis
+        for a in given:
+            axes_of("roll", a, x.ndim)
+        if not isinstance(shift, int) and len(shift) != len(given):
+            raise ArgumentError(f"roll: expected one shift per axis; received {shift} for axis {axis}.")
         return Spec(tuple(x.shape), x.dtype)
 
     @staticmethod
     def oracle(x: Any, shift: Any, axis: Any) -> Any:
+        Roll.meta(x, shift, axis)  # NumPy takes several shifts without axes
         return np.roll(x, shift, axis)
 
     @staticmethod
@@ -177,6 +175,7 @@ class Tril(_Triangle):
 
     @staticmethod
     def oracle(x: Any, k: int) -> Any:
+        _Triangle.meta(x, k)  # NumPy makes a matrix of a vector
         return np.tril(x, k)
 
     @staticmethod
@@ -190,6 +189,7 @@ class Triu(_Triangle):
 
     @staticmethod
     def oracle(x: Any, k: int) -> Any:
+        _Triangle.meta(x, k)  # NumPy makes a matrix of a vector
         return np.triu(x, k)
 
     @staticmethod

@@ -11,7 +11,7 @@ A row is ``(operand, …, result)``. Operands and results are written as classes
     odd even half                            an odd integer above 0, an even one, a number that is no integer
     -odd -even -half                         the same below 0
 
-and results also as ``x`` or ``y`` (the operand), ``-x``, ``|x|``, ``True``, ``False``, ``pi``, ``pi/2``, … (approximately).
+and results also as ``x`` or ``y`` (the operand), ``-x``, ``|x|``, ``True``, ``False``, ``pi``, ``pi/2``, … (roughly).
 Facts from the array API standard 2024.12, "Special cases" of each function.
 """
 
