@@ -19,10 +19,10 @@ Shape = int | tuple[int, ...]
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
-    shape = (shape,) if isinstance(shape, int) else tuple(int(d) for d in shape)
-    if any(d < 0 for d in shape):
-        raise ArgumentError(f"shape: lengths must not be negative; received {shape}.")
-    return shape
+    sides = (shape,) if isinstance(shape, int) else tuple(int(d) for d in shape)
+    if any(d < 0 for d in sides):
+        raise ArgumentError(f"shape: lengths must not be negative; received {sides}.")
+    return sides
 
 
 def _place(t: Tensor, device: Any) -> Tensor:

@@ -207,7 +207,7 @@ def matrix_norm(x: Tensor, /, *, keepdims: bool = False, ord: int | float | str 
         y = (F.sum if ord == "nuc" else F.max if ord == 2 else F.min)(values, axis=-1)
     elif ord in (1, -1, math.inf, -math.inf):
         sums = F.sum(F.abs(x), axis=-2 if abs(ord) == 1 else -1)
-        y = (F.max if ord > 0 else F.min)(sums, axis=-1)  # type: ignore[operator]
+        y = (F.max if ord > 0 else F.min)(sums, axis=-1)
     else:
         raise ArgumentError(f"matrix_norm: ord must be 'fro', 'nuc', 1, -1, 2, -2, inf or -inf; received {ord!r}.")
     return F.expand_dims(F.expand_dims(y, axis=-1), axis=-1) if keepdims else y  # type: ignore[no-any-return]

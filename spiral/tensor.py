@@ -313,7 +313,7 @@ class Tensor(TensorCore):
         """
         dtype = as_dtype(dtype)
         if dtype is self.dtype:
-            return F.copy(self) if copy else self  # type: ignore[no-any-return]
+            return F.copy(self) if copy else self
         return F.astype(self, dtype)  # type: ignore[no-any-return]
 
     def to(self, target: Any) -> Tensor:

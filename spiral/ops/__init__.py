@@ -31,7 +31,7 @@ from spiral.ops import generated as _generated
 from spiral.ops.generated import *
 from spiral.ops.composite import *
 from spiral.ops.rearrange import *
-from spiral.ops.standard import *  # these take more arguments than the op of the same name
+from spiral.ops.standard import *  # type: ignore[assignment]  # these take more arguments than the op of the same name
 
 # inside spiral the ops themselves are called, so what `standard` wraps is not taken from there
 for _name in _generated.__all__:

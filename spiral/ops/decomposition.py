@@ -220,15 +220,21 @@ class QR:
     @staticmethod
     def meta(x: Any, mode: str) -> tuple[Spec, Spec]:
         _matrix("qr", x)
-        if mode not in ("reduced", "complete"):
-            raise ArgumentError(f"qr: mode must be 'reduced' or 'complete'; received {mode!r}.")
+        QR.check(mode)
         *lead, m, n = x.shape
         k = m if mode == "complete" else min(m, n)
         return Spec((*lead, m, k), x.dtype), Spec((*lead, k, n), x.dtype)
 
     @staticmethod
     def oracle(x: Any, mode: str) -> Any:
-        return tuple(np.linalg.qr(x, mode))
+        QR.check(mode)  # NumPy knows more modes, with other results
+        q, r = np.linalg.qr(x, "complete" if mode == "complete" else "reduced")
+        return q, r
+
+    @staticmethod
+    def check(mode: str) -> None:
+        if mode not in ("reduced", "complete"):
+            raise ArgumentError(f"qr: mode must be 'reduced' or 'complete'; received {mode!r}.")
 
     @staticmethod
     def samples(s: Any) -> Any:

@@ -22,11 +22,12 @@ class NonZero:
     def meta(x: Any) -> tuple[Spec, ...]:
         if x.ndim == 0:
             raise ShapeError("nonzero: expected at least one axis; received a tensor without axes.")
-        return (Spec((x.size,), DEFAULT_INT),) * x.ndim  # at most
+        axes: int = x.ndim
+        return (Spec((x.size,), DEFAULT_INT),) * axes  # at most
 
     @staticmethod
     def oracle(x: Any) -> Any:
-        return np.nonzero(x)
+        return tuple(np.nonzero(x))
 
     @staticmethod
     def samples(s: Any) -> Any:
@@ -54,7 +55,7 @@ class SearchSorted:
     def oracle(x1: Any, x2: Any, side: str) -> Any:
         if side not in ("left", "right"):
             raise ArgumentError(f"searchsorted: side must be 'left' or 'right'; received {side!r}.")
-        return np.searchsorted(x1, x2, side=side)
+        return np.searchsorted(x1, x2, side="right" if side == "right" else "left")
 
     @staticmethod
     def samples(s: Any) -> Any:
