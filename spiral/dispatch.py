@@ -21,7 +21,7 @@ from spiral import autograd, backends_registry
 from spiral.backend import Kernel, Spec, static_reason
 from spiral.device import Device, by_code
 from spiral.dtype import ALL
-from spiral.errors import ArgumentError, CapabilityError, DeviceError, DTypeError, RegistryError, ShapeError
+from spiral.errors import ArgumentError, CapabilityError, DeviceError, DTypeError, RegistryError, SpiralError
 from spiral.op import OPS, Op
 from spiral.storage import empty_array, stamp
 from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, TensorCore, make_key, wrap
@@ -272,7 +272,7 @@ def call(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
     if entry.allocates:
         try:
             outs = fn(*raw, *attrs)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, IndexError) as error:
             raise _better_error(op, args, attrs, error) from error
         if not isinstance(outs, tuple):
             outs = (outs,)
@@ -340,7 +340,7 @@ def _check_mutation(op: Op, args: tuple[Any, ...]) -> None:
 
 def _better_error(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], error: Exception) -> Exception:
     """The op's own error for a call that its kernel refused, else the kernel's."""
-    if isinstance(error, (ShapeError, DTypeError, ArgumentError, IndexError)):
+    if isinstance(error, SpiralError):
         return error
     call_meta(op, args, attrs)  # raises the typed error when shapes or dtypes are at fault
     return ArgumentError(f"{op.name}: {error}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from spiral.device import Device, as_device, cpu
 from spiral.dtype import ALL, DType, as_dtype, bool_, float64, int64
 from spiral.errors import ArgumentError, AutogradError, DeviceError, DTypeError, IndexingError, ShapeError
 from spiral.op import F
-from spiral.storage import copy_array
+from spiral.storage import copy_array, owns
 from spiral.tensor_core import DTYPE_MASK, TensorCore, make_key, set_tensor_type, wrap
 
 _NUMBERS = (bool, int, float)
@@ -177,7 +178,26 @@ class Tensor(TensorCore):
         value = _operand(value)
         if value is NotImplemented:
             raise DTypeError("item assignment: the value must be a tensor, a NumPy array or a Python number.")
-        self._become(F.set_index(self, value, index=tuple([_index(i) for i in index])))
+        index = tuple([_index(i) for i in index])
+        constant = not isinstance(value, TensorCore) or value._node is None
+        # in place where nobody could notice: no view, no node that saved it, no export holds the array
+        # (its references are the slot and the argument). 1.6 us against 1,170 for a million float32, 2026-11-24
+        if (
+            self._node is None
+            and constant
+            and self._key <= DTYPE_MASK
+            and not self.dtype.storage_only
+            and getrefcount(self._a) == 2
+            and owns(self._a)
+        ):
+            try:
+                self._a[index] = value._a if isinstance(value, TensorCore) else value
+            except IndexError as error:
+                raise IndexingError(f"index: {error} (shape {self.shape}).") from None
+            except ValueError as error:
+                raise ShapeError(f"item assignment: {error} (shape {self.shape}).") from None
+            return
+        self._become(F.set_index(self, value, index=index))
 
     def __len__(self) -> int:
         if not self.shape:

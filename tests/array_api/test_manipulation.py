@@ -181,3 +181,71 @@ def test_shapes_without_elements_survive():
     for shape in ((0,), (2, 0), (0, 3)):
         x = sp.zeros(shape)
         assert sp.tile(x, (2,)).size == 0 and sp.roll(x, 1).shape == shape and sp.repeat(x, 2).shape == (0,)
+
+
+def _address(x):
+    return x.numpy().__array_interface__["data"][0]
+
+
+@pytest.mark.parametrize("dtype", [sp.float32, sp.int64])
+def test_item_assignment_stays_in_its_block_while_nobody_shares_it(dtype):
+    x = sp.zeros(1000, dtype=dtype)
+    place = _address(x)
+    x[3] = 1.0
+    x[5:7] = sp.ones(2, dtype=dtype)
+    x[sp.asarray([1, 2])] = 4
+    assert _address(x) == place and sp.sum(x).item() == 11
+
+
+@pytest.mark.parametrize(
+    "share",
+    [
+        lambda x: x[2:5],
+        lambda x: sp.reshape(x, (2, 5)),
+        lambda x: x.detach(),
+        lambda x: sp.broadcast_to(x, (3, 10)),
+        lambda x: x.numpy(),
+        lambda x: np.from_dlpack(x),
+        lambda x: sp.from_dlpack(x),
+        lambda x: memoryview(x.numpy()),
+        lambda x: x.T if x.ndim == 2 else sp.flip(x),
+    ],
+)
+def test_item_assignment_leaves_whatever_shares_the_block_alone(share):
+    x = sp.arange(10, dtype=sp.float32)
+    seen = share(x)
+    before = np.array(seen)
+    x[3] = 100.0
+    np.testing.assert_array_equal(np.array(seen), before)
+    assert x[3].item() == 100.0
+
+
+def test_item_assignment_does_not_change_what_a_node_saved_nor_foreign_memory():
+    w = sp.ones(3).requires_grad_()
+    x = sp.asarray([1.0, 2.0, 3.0])
+    y = (w * x).sum()
+    x[0] = 50.0
+    y.backward()
+    assert w.grad.tolist() == [1.0, 2.0, 3.0]
+    a = np.zeros(3)
+    t = sp.asarray(a, copy=False)
+    t[0] = 1.0
+    assert a.tolist() == [0.0, 0.0, 0.0] and t.tolist() == [1.0, 0.0, 0.0]
+    z = sp.arange(5)
+    z[1:] = z[:-1]
+    assert z.tolist() == [0, 0, 1, 2, 3]
+    m = sp.arange(3)
+    m[m] = m
+    m[...] = m
+    assert m.tolist() == [0, 1, 2]
+
+
+def test_item_assignment_that_does_not_fit_is_a_typed_error_and_changes_nothing():
+    x = sp.zeros(3)
+    with pytest.raises(sp.errors.ShapeError, match="item assignment"):
+        x[:2] = sp.ones(3)
+    with pytest.raises(IndexError, match=r"\(3,\)"):
+        x[7] = 1.0
+    with pytest.raises(IndexError, match=r"\(3,\)"):
+        x[sp.ones((3, 1), dtype=sp.bool)] = 1.0
+    assert x.tolist() == [0.0, 0.0, 0.0]
