@@ -24,10 +24,10 @@ demo: $(DEMO)
 	$(BIN)/spiral demo
 
 test: $(STAMP) lint
-	SPIRAL_REQUIRE_NATIVE=1 SPIRAL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m "not slow and not gpu" tests
+	SPIRAL_REQUIRE_NATIVE=1 SPIRAL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not slow and not gpu" tests
 
 test-all: $(STAMP) lint
-	SPIRAL_REQUIRE_NATIVE=1 SPIRAL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m "not gpu" tests
+	SPIRAL_REQUIRE_NATIVE=1 SPIRAL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not gpu" tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

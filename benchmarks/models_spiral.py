@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import spiral as sp
@@ -127,3 +128,10 @@ class Trainer:
         loss.backward()
         self.optimizer.step()
         return loss
+
+    def product_seconds(self, size: int) -> float:
+        """Seconds of one product of two (size, size) matrices."""
+        a = sp.random.normal((size, size))
+        start = time.perf_counter()
+        sp.matmul(a, a)
+        return time.perf_counter() - start

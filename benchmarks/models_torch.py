@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import torch
@@ -132,3 +133,10 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss
+
+    def product_seconds(self, size: int) -> float:
+        """Seconds of one product of two (size, size) matrices."""
+        a = torch.randn(size, size)
+        start = time.perf_counter()
+        torch.mm(a, a)
+        return time.perf_counter() - start

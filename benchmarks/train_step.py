@@ -28,11 +28,23 @@ from benchmarks.competitor import (
 )
 from benchmarks.report import Quartiles, markdown_table, print_table, print_versions
 from benchmarks.versions import common_versions
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import WORKLOADS, flops
 
 TOLERANCE = 1e-4  # of the first losses, relative
 CHECKED_STEPS = 3
-HEADER = ("workload", "threads", "speed ratio", "rounds", "steps/s", "steps/s, other")
+PRODUCT = 1024  # rows and columns of the product that tells what the processor gives
+HEADER = (
+    "workload",
+    "threads",
+    "speed ratio",
+    "rounds",
+    "steps/s",
+    "steps/s, other",
+    "GF/s",
+    "other",
+    "product GF/s",
+    "other",
+)
 
 
 @dataclass
@@ -43,6 +55,8 @@ class Result:
     threads: int
     steps: int
     loss_difference: float
+    flops: float  # of one step
+    product: tuple[float, float] = (0.0, 0.0)  # GF/s of a large product: (ours, theirs)
     seconds: list[tuple[float, float]] = field(default_factory=list)  # per step: (ours, theirs)
 
     @property
@@ -55,8 +69,10 @@ class Result:
         return Quartiles.of([1 / pair[who] for pair in self.seconds])
 
     def row(self) -> tuple[str, ...]:
-        speeds = [f"{self.speed(who).median:.4g}" for who in (0, 1)]
-        return (self.workload, str(self.threads), str(self.ratio), str(len(self.seconds)), *speeds)
+        speeds = [self.speed(who).median for who in (0, 1)]
+        figures = [f"{s:.4g}" for s in speeds] + [f"{1e-9 * s * self.flops:.0f}" for s in speeds]
+        figures += [f"{g:.0f}" for g in self.product]
+        return (self.workload, str(self.threads), str(self.ratio), str(len(self.seconds)), *figures)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -68,6 +84,9 @@ class Result:
             "steps_per_second": self.speed(0).as_dict(),
             "steps_per_second_other": self.speed(1).as_dict(),
             "loss_difference": self.loss_difference,
+            "flops_per_step": self.flops,
+            "product_gflops": self.product[0],
+            "product_gflops_other": self.product[1],
         }
 
 
@@ -120,7 +139,7 @@ def measure(
         difference = check_losses(ours, theirs)
         pair = (ours, theirs)
         steps = steps_for(pair, seconds)
-        result = Result(workload, threads, steps, difference)
+        result = Result(workload, threads, steps, difference, flops(WORKLOADS[workload]))
         warmup = max(1, steps // 10)
         for i in range(rounds):
             spent = [0.0, 0.0]
@@ -131,6 +150,7 @@ def measure(
                 others.add(before, busy_seconds(), cpu=answer["cpu"], wall=wall)
                 spent[who] = answer["seconds"] / steps
             result.seconds.append((spent[0], spent[1]))
+        result.product = (ours.ask("product", size=PRODUCT)["gflops"], theirs.ask("product", size=PRODUCT)["gflops"])
         for competitor in pair:
             if competitor.framework not in versions:
                 versions.update(competitor.ask("versions")["versions"])
@@ -145,7 +165,9 @@ def write(path: Path, other: str, results: list[Result], versions: dict[str, str
     path.write_text(json.dumps(content, indent=1) + "\n")
     lines = [
         f"# Training steps, spiral against {other}, {date}",
-        "`speed ratio`: spiral's steps per second over the other's, median of interleaved rounds (quartiles).",
+        "`speed ratio`: spiral's steps per second over the other's, median of interleaved rounds (quartiles). `GF/s`: "
+        "of a step's products and convolutions alone, at the median speed. `product GF/s`: of one product of two "
+        f"{PRODUCT} x {PRODUCT} matrices, the fastest of 15, which says what the processor gives with these threads.",
         markdown_table(HEADER, [r.row() for r in results]),
         note,
         markdown_table(("what", "version"), list(versions.items())),

@@ -68,6 +68,27 @@ WORKLOADS: dict[str, Workload] = {
 }
 
 
+def flops(workload: Workload) -> float:
+    """Floating-point operations of the matrix products and convolutions of one training step.
+
+    Forward, gradient of the weights and gradient of the inputs, 2 mnk each, without the gradient of the data;
+    causal attention counted in full, elementwise work not at all.
+    """
+    if isinstance(workload, MLP):
+        first = workload.batch * workload.inputs * workload.hidden
+        return 4.0 * first + 6.0 * workload.batch * workload.hidden * workload.classes
+    if isinstance(workload, GPT):
+        tokens, d = workload.batch * workload.block_size, workload.dim
+        products = tokens * (workload.layers * 12 * d * d + d * workload.vocabulary)
+        scores = workload.layers * tokens * workload.block_size * d
+        return 6.0 * products + (4.0 + 10.0) * scores
+    side, (c1, c2) = workload.side, workload.channels
+    conv1 = workload.batch * (side - 2) ** 2 * 9 * c1
+    conv2 = workload.batch * (side - 4) ** 2 * 9 * c1 * c2
+    linear = workload.batch * workload.hidden * (workload.features + workload.classes)
+    return 4.0 * conv1 + 6.0 * (conv2 + linear)
+
+
 def _markov_tokens(rng: np.random.Generator, workload: GPT) -> Array:
     """Half of the tokens follow from the one before: learnable, with a loss that stays far from 0."""
     length = workload.block_size + 1

@@ -20,15 +20,13 @@ import numpy as np
 
 from spiral.dtype import ALL
 from spiral.errors import ArgumentError, AutogradError, ShapeError
-from spiral.op import BOTH_INPUTS as _BOTH_INPUTS
-from spiral.op import BOTH_SPECS as _BOTH_SPECS
 from spiral.op import F, Op
-from spiral.storage import stamp_of
+from spiral.storage import native, stamp_of
 from spiral.tensor_core import DTYPE_MASK, TensorCore, wrap
 
-_sequence = itertools.count(1)
-_grad: ContextVar[bool] = ContextVar("spiral_grad", default=True)
-grad_enabled = _grad.get
+sequence = itertools.count(1)
+grad_mode: ContextVar[bool] = ContextVar("spiral_grad", default=True)
+grad_enabled = grad_mode.get
 
 # where declared mutations happened, for the error message: stamp -> (op, file, line)
 _mutations: dict[int, tuple[str, str, int]] = {}
@@ -56,7 +54,7 @@ class Node:
         self.saved = saved  # per wanted value: raw buffer, attribute or Spec
         self.keys = keys  # dispatch keys of saved buffers
         self.attrs = attrs
-        self.seq = next(_sequence)
+        self.seq = next(sequence)
         self.n_out = 1
 
 
@@ -78,7 +76,7 @@ def record(
     out_keys: tuple[int, ...],
 ) -> Any:
     """Makes the node of a call and returns its visible results as tensors."""
-    wants = op.wants if op.exact_vjp or op.decompose is None else _wants_all(op)
+    wants = op.wants if op.exact_vjp or op.decompose is None else wants_all(op)
     saved: list[Any] = []
     keys: list[Any] = []
     for kind, i in wants:
@@ -103,12 +101,12 @@ def record(
             saved.append(
                 [t.spec for t in a]
                 if isinstance(a, (list, tuple))
-                else (a._a.shape, a._key)
+                else SpecOf(a._a.shape, a._key)
                 if isinstance(a, TensorCore)
                 else a
             )
-            keys.append(SPEC if isinstance(a, TensorCore) else None)
-    node = Node(op, tuple([_edge(a) for a in args]), tuple(saved), keys, attrs)
+            keys.append(None)
+    node = Node(op, tuple([_edge(a) for a in args]), tuple(saved), tuple(keys), attrs)
     if op.many_outputs:
         node.n_out = len(outs)
         return tuple([wrap(o, out_keys[0], node, i) for i, o in enumerate(outs)])
@@ -118,56 +116,7 @@ def record(
     return tuple([wrap(outs[i], out_keys[i], node, i) for i in range(op.n_visible)])
 
 
-def record_binary(op: Op, x: Any, y: Any, out: Any, out_key: int) -> Any:
-    """`record` for two operands and one result without hidden outputs or attributes."""
-    node = Node.__new__(Node)
-    node.op = op
-    xn = x._node
-    yn = y._node if isinstance(y, TensorCore) else None
-    node.edges = (None if xn is None else (xn, x._index), None if yn is None else (yn, y._index))
-    wants = op.wants
-    if wants is _BOTH_SPECS and isinstance(y, TensorCore):
-        # sums and differences save no buffers; no loop: 0.3 us
-        node.saved = ((x._a.shape, x._key), (y._a.shape, y._key))
-        node.keys = _BOTH_SPEC_KEYS
-    elif wants is _BOTH_INPUTS and isinstance(y, TensorCore):
-        node.saved = (x._a, y._a)
-        node.keys = (x._key, y._key)
-    else:
-        node.saved, node.keys = _save_binary(wants, x, y, out, out_key)
-    node.attrs = ()
-    node.seq = next(_sequence)
-    node.n_out = 1
-    return wrap(out, out_key, node)
-
-
-def _save_binary(wants: tuple[tuple[str, int], ...], x: Any, y: Any, out: Any, out_key: int) -> tuple[Any, Any]:
-    saved: list[Any] = []
-    keys: list[Any] = []
-    for kind, i in wants:
-        a = y if i else x
-        if kind == "output":
-            saved.append(out)
-            keys.append(out_key)
-        elif not isinstance(a, TensorCore):
-            saved.append(a)
-            keys.append(None)
-        elif kind == "input":
-            saved.append(a._a)
-            keys.append(a._key)
-        else:
-            saved.append((a._a.shape, a._key))
-            keys.append(SPEC)
-    return saved, keys
-
-
-SPEC = -1  # in Node.keys: the saved value is (shape, key) of an input, not a buffer
-
-
-_BOTH_SPEC_KEYS = (SPEC, SPEC)
-
-
-class _SpecOf(NamedTuple):
+class SpecOf(NamedTuple):
     """Shape and dispatch key of an input: what `Spec` says, at a third of the price."""
 
     shape: tuple[int, ...]
@@ -189,7 +138,7 @@ class _SpecOf(NamedTuple):
 _wants_cache: dict[str, tuple[tuple[str, int], ...]] = {}
 
 
-def _wants_all(op: Op) -> tuple[tuple[str, int], ...]:
+def wants_all(op: Op) -> tuple[tuple[str, int], ...]:
     """For a fused op whose vjp cannot be differentiated: its wants, and every input for decompose."""
     found = _wants_cache.get(op.name)
     if found is None:
@@ -200,7 +149,7 @@ def _wants_all(op: Op) -> tuple[tuple[str, int], ...]:
 
 def note_mutation(op: Op, buffers: Iterable[Any], stamp: Callable[[Any, int], None]) -> None:
     """Stamps what a declared mutation has overwritten, and remembers where in the program that was."""
-    now = next(_sequence)
+    now = next(sequence)
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("spiral."):
         frame = frame.f_back
@@ -227,8 +176,6 @@ def _restore(node: Node, raw: Any, key: Any, edge: Any) -> Any:
     """A saved buffer as a tensor, connected to the graph when ``edge`` is given."""
     if key is None:
         return raw
-    if key == SPEC:
-        return _SpecOf(*raw)
     if isinstance(raw, list):
         edges = edge if edge is not None else [None] * len(raw)
         return [_restore(node, r, k, e) for r, k, e in zip(raw, key, edges, strict=True)]
@@ -240,12 +187,14 @@ def _vjp(node: Node, grads: list[Any], need: tuple[Any, ...], create_graph: bool
     op = node.op
     if op.vjp is None or (create_graph and not op.exact_vjp and op.decompose is not None):
         return _vjp_of_decomposition(node, grads, need, create_graph)
-    values = []
-    for (kind, i), raw, key in zip(op.wants, node.saved, node.keys, strict=False):
-        edge = None
-        if create_graph:
-            edge = node.edges[i] if kind == "input" else (node, i) if kind == "output" else None
-        values.append(_restore(node, raw, key, edge))
+    values = None if create_graph or native is None else native.restore(node, len(op.wants))
+    if values is None:
+        values = []
+        for (kind, i), raw, key in zip(op.wants, node.saved, node.keys, strict=False):
+            edge = None
+            if create_graph:
+                edge = node.edges[i] if kind == "input" else (node, i) if kind == "output" else None
+            values.append(_restore(node, raw, key, edge))
     g = grads if node.n_out > 1 or op.many_outputs else grads[0]
     out = op.vjp(need, g, *values)
     return out if isinstance(out, tuple) else (out,)
@@ -256,12 +205,12 @@ def _vjp_of_decomposition(node: Node, grads: list[Any], need: tuple[Any, ...], c
     op = node.op
     if op.decompose is None:
         raise AutogradError(f"backward: {op.name} has neither a vjp nor a decomposition.")
-    wants = op.wants if op.exact_vjp else _wants_all(op)
+    wants = op.wants if op.exact_vjp else wants_all(op)
     inputs: list[Any] = [None] * len(op.inputs)
     for (kind, i), raw, key in zip(wants, node.saved, node.keys, strict=True):
         if kind == "input":
             inputs[i] = _restore(node, raw, key, node.edges[i] if create_graph else None)
-    token = _grad.set(True)
+    token = grad_mode.set(True)
     try:
         sources: list[Any] = []
         for i, wanted in enumerate(need):
@@ -280,7 +229,7 @@ def _vjp_of_decomposition(node: Node, grads: list[Any], need: tuple[Any, ...], c
         used = [(r, g) for r, g in zip(results, grads, strict=False) if g is not None and r._node is not None]
         found = iter(grad_of([r for r, _ in used], sources, [g for _, g in used], create_graph=create_graph))
     finally:
-        _grad.reset(token)
+        grad_mode.reset(token)
     return tuple(next(found) if wanted else None for wanted in need)
 
 
@@ -318,7 +267,7 @@ def _run(
         if root._node is None:
             raise AutogradError("backward: this tensor does not depend on any tensor that requires a gradient.")
         push(root._node, root._index, seed)
-    token = _grad.set(create_graph)
+    token = grad_mode.set(create_graph)
     try:
         while heap:
             _, ident = heapq.heappop(heap)
@@ -336,7 +285,11 @@ def _run(
                     node.grad = g if node.grad is None else node.grad + g
                 continue
             outs = [grads.pop((ident, i), None) for i in range(node.n_out)]
-            need = tuple([_needed(e, useful) for e in node.edges])
+            edges = node.edges
+            if useful is None and not any([type(e) is list for e in edges]):
+                need = tuple([e is not None for e in edges])
+            else:
+                need = tuple([_needed(e, useful) for e in edges])
             if not node.op.always and not any(any(n) if isinstance(n, list) else n for n in need):
                 continue
             found = _vjp(node, outs, need, create_graph)
@@ -349,7 +302,7 @@ def _run(
                 elif wanted and g is not None:
                     push(edge[0], edge[1], g)
     finally:
-        _grad.reset(token)
+        grad_mode.reset(token)
     return kept
 
 
@@ -460,7 +413,7 @@ def value_and_grad(fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def run(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        token = _grad.set(True)
+        token = grad_mode.set(True)
         try:
             leaves: list[Any] = []
             fresh = list(args)
@@ -478,7 +431,7 @@ def value_and_grad(fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -
             else:
                 found = grad_of([value], leaves, create_graph=outer or _nested.get())
         finally:
-            _grad.reset(token)
+            grad_mode.reset(token)
         it = iter(found)
         grads = tuple(_map_tensors(fresh[i], lambda t: next(it)) for i in positions)
         return value, grads[0] if isinstance(argnums, int) else grads
@@ -531,10 +484,10 @@ class _GradMode(ContextDecorator):
         self.tokens: list[Token[bool]] = []
 
     def __enter__(self) -> None:
-        self.tokens.append(_grad.set(self.enabled))
+        self.tokens.append(grad_mode.set(self.enabled))
 
     def __exit__(self, *exc: object) -> None:
-        _grad.reset(self.tokens.pop())
+        grad_mode.reset(self.tokens.pop())
 
     def _recreate_cm(self) -> _GradMode:
         return _GradMode(self.enabled)
@@ -566,7 +519,7 @@ def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
     state = random.get_state()
     with no_grad():
         value = fn(*args)
-    if not _grad.get():
+    if not grad_mode.get():
         return value
     if not isinstance(value, TensorCore):
         raise AutogradError(f"checkpoint: the function must return one tensor; received {type(value).__name__}.")

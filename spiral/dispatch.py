@@ -22,8 +22,8 @@ from spiral.backend import Kernel, Spec, static_reason
 from spiral.device import Device, by_code
 from spiral.dtype import ALL
 from spiral.errors import ArgumentError, CapabilityError, DeviceError, DTypeError, RegistryError, SpiralError
-from spiral.op import OPS, Op
-from spiral.storage import empty_array, stamp
+from spiral.op import OPS, Op, make_calls_with
+from spiral.storage import empty_array, foreign_stamps, native, stamp
 from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, TensorCore, make_key, wrap
 
 # keys of inputs that are not tensors; dtype codes end at 12
@@ -33,6 +33,8 @@ _SCALAR_KEYS = {type(None): KEY_NONE, bool: KEY_BOOL, int: KEY_INT, float: KEY_F
 
 class Policy:
     """How kernels are chosen; owns its table, so that switching a policy is switching a table."""
+
+    __slots__ = ("deterministic", "fallback", "prefer", "table")
 
     def __init__(self, prefer: tuple[str, ...] = (), deterministic: bool = False, fallback: str = "allow") -> None:
         self.prefer = prefer
@@ -73,7 +75,7 @@ backends_registry.on_change(clear_tables)
 class Entry:
     """A bound choice: what to call for one dispatch key."""
 
-    __slots__ = ("allocates", "backend", "fn", "guard", "kernel", "next", "out_keys", "short")
+    __slots__ = ("allocates", "backend", "fn", "guard", "kernel", "next", "out_keys", "specs")
 
     def __init__(self, backend: str, kernel: Kernel | None, fn: Any, out_keys: tuple[int, ...]) -> None:
         self.backend = backend
@@ -82,8 +84,7 @@ class Entry:
         self.allocates = kernel is not None and kernel.allocates
         self.guard: Callable[..., bool] | None = kernel.cap.where if kernel is not None else None
         self.out_keys = out_keys
-        # `binary_call` may use it: returns a bare array, never refuses
-        self.short = self.allocates and self.guard is None and kernel is not None and kernel.bind is None
+        self.specs: dict[Any, Any] = {}  # outputs by input shapes and attributes; kept by the extension's call path
         self.next: Entry | None = None  # taken when the guard says no
 
 
@@ -295,36 +296,28 @@ def call(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
     return tuple([wrap(o, k) for o, k in zip(outs[: op.n_visible], entry.out_keys, strict=False)])
 
 
-def binary_call(name: str) -> Callable[[Any, Any], Any]:
-    """The short path of an operator: same table, same kernels, same nodes as `call`, less bookkeeping.
+def _make_call(op: Op) -> Callable[..., Any]:
+    """What runs an op from flat arguments, inputs then attributes: the extension's call path, or `call`.
 
-    What it does not cover (another key, a guard, a kernel that wants its output) goes through `call`.
+    The extension handles bound calls on tensors, None and numbers (kernels/cpu/call.cpp) and leaves the rest to `call`.
     """
-    op = OPS[name]
-    ident = op.id
-    get_policy = _policy.get
-    grad_enabled = autograd.grad_enabled
-    record = autograd.record_binary
-    core = TensorCore
+    n, total = len(op.inputs), len(op.inputs) + len(op.attrs)
+    if native is None:
 
-    def run(x: Any, y: Any) -> Any:
-        if isinstance(y, core):
-            ky, b, ny = y._key, y._a, y._node
-        else:
-            ky, b, ny = (KEY_FLOAT if type(y) is float else KEY_INT if type(y) is int else KEY_BOOL), y, None
-        # one probe of one dictionary, and no argument lists: 0.5 us against 1.6 for the general path
-        entry = get_policy().table.get((ident, x._key, ky))
-        if entry is None or not entry.short:
-            return call(op, (x, y), ())
-        try:
-            out = entry.fn(x._a, b)
-        except (ValueError, TypeError) as error:
-            raise _better_error(op, (x, y), (), error) from error
-        if (x._node is not None or ny is not None) and grad_enabled():
-            return record(op, x, y, out, entry.out_keys[0])
-        return wrap(out, entry.out_keys[0])
+        def run(*flat: Any) -> Any:
+            if len(flat) != total:
+                raise TypeError(f"{op.name}: expected {total} arguments, received {len(flat)}")
+            return call(op, flat[:n], flat[n:])
 
-    return run
+        return run
+    kinds = ("input", "spec", "output", "attr")
+    wants = op.wants if op.exact_vjp or op.decompose is None else autograd.wants_all(op)
+    site: Callable[..., Any] = native.call_site(
+        op, op.id, op.name, op.meta, op.decompose, n, len(op.attrs), sum(1 << k for k in op.key_attrs), op.n_visible,
+        not (op.mutates or op.many_outputs or any(i.many for i in op.inputs)), not op.nondifferentiable,
+        tuple((kinds.index(kind), i) for kind, i in wants),
+    )  # fmt: skip
+    return site
 
 
 def _check_mutation(op: Op, args: tuple[Any, ...]) -> None:
@@ -403,8 +396,13 @@ def explain(name: str, /, *args: Any, **attrs: Any) -> Explanation:
         rows.append(Candidate("decomposition", op.name, None, not chosen))
     if not rows:
         rows.append(Candidate("none", op.name, "no backend has a kernel for it", True))
-    shown = ", ".join(repr(a.spec) if isinstance(a, TensorCore) else repr(a) for a in args)
-    return Explanation(op, shown, rows)
+    return Explanation(op, ", ".join(_shown(a) for a in args), rows)
+
+
+def _shown(a: Any) -> str:
+    if isinstance(a, (list, tuple)):
+        return f"[{', '.join(_shown(x) for x in a)}]"
+    return repr(a.spec if isinstance(a, TensorCore) else a)
 
 
 def find_op(name: str) -> Op:
@@ -467,3 +465,13 @@ def prefer(*backends: str, deterministic: bool | None = None, fallback: str | No
         yield
     finally:
         _policy.reset(token)
+
+
+def start_calls(tensor: type[Any]) -> None:
+    """Makes `Op.call` of every op; called by `spiral.tensor` with the class that results have."""
+    if native is not None:
+        native.call_setup(
+            TensorCore, tensor, autograd.Node, Policy, Entry, _policy, autograd.grad_mode, autograd.sequence, call,
+            empty_array, (KEY_NONE, KEY_BOOL, KEY_INT, KEY_FLOAT), autograd.SpecOf, foreign_stamps,
+        )  # fmt: skip
+    make_calls_with(_make_call)

@@ -51,15 +51,11 @@ class Output:
     hidden: bool = False
 
 
-# the two commonest answers, as single objects, so that the tape can recognise them by identity
-BOTH_SPECS: tuple[tuple[str, int], ...] = (("spec", 0), ("spec", 1))
-BOTH_INPUTS: tuple[tuple[str, int], ...] = (("input", 0), ("input", 1))
-
-
 class Op:
     """A declared op. Made by `op`, found in `OPS`."""
 
     always = False  # backward runs its vjp even when no input needs a gradient
+    call: Callable[..., Any]  # runs the op: inputs, then attributes, by position; made by `spiral.dispatch`
 
     def __init__(self, schema: str, cls: type) -> None:
         self.schema = schema
@@ -106,13 +102,21 @@ class Op:
                         f"op {self.name}: vjp names {p!r}; allowed are {', '.join(names + outs + attrs)} "
                         "and <input>_spec"
                     )
-            self.wants = next((w for w in (BOTH_SPECS, BOTH_INPUTS) if w == tuple(wants)), tuple(wants))
+            self.wants = tuple(wants)
 
     def __repr__(self) -> str:
         return f"Op({self.schema})"
 
 
 OPS: dict[str, Op] = {}
+_makers: list[Callable[[Op], Callable[..., Any]]] = []
+
+
+def make_calls_with(make: Callable[[Op], Callable[..., Any]]) -> None:
+    """Sets what makes `Op.call`, for the ops declared so far and for later ones; used by `spiral.dispatch`."""
+    _makers[:] = [make]
+    for o in OPS.values():
+        o.call = make(o)
 
 
 class Namespace:
@@ -133,6 +137,8 @@ def op(schema: str) -> Callable[[type], type]:
         if o.name in OPS:
             raise RegistryError(f"op {o.name} is declared twice: {OPS[o.name].schema} and {schema}")
         OPS[o.name] = o
+        for make in _makers:
+            o.call = make(o)
         return cls
 
     return declare

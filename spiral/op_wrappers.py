@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spiral.dispatch import call
+from spiral import dispatch  # noqa: F401 (makes the calls)
 from spiral.dtype import DType
 from spiral.op import OPS
 from spiral.tensor import Tensor
@@ -56,13 +56,11 @@ def wrapper(op: Op) -> str:
     if op.n_visible > 1:
         out = f"tuple[{', '.join(['Tensor'] * op.n_visible)}]"
     doc = op.doc.replace("\n", "\n    ") + ("\n    " if "\n" in op.doc else "")
-    args_text = f"({', '.join(args)},)"
-    attrs_text = f"({', '.join(names)},)" if names else "()"
     return (
-        f"_{op.name} = OPS[{op.name!r}]\n\n\n"
+        f"_{op.name} = OPS[{op.name!r}].call\n\n\n"
         f"def {op.name}({', '.join(params)}) -> {out}:\n"
         f'    """{doc}"""\n'
-        f"    return call(_{op.name}, {args_text}, {attrs_text})  # type: ignore[no-any-return]\n"
+        f"    return _{op.name}({', '.join(args + names)})  # type: ignore[no-any-return]\n"
     )
 
 

@@ -84,7 +84,7 @@ else:
 
 
 # Blocks that the pool does not own: id of the owning array -> (reference to it, stamp).
-_foreign: dict[int, tuple[Any, int]] = {}
+foreign_stamps: dict[int, tuple[Any, int]] = {}
 
 
 def _owner(a: Any) -> Any:
@@ -99,15 +99,15 @@ def stamp(a: Any, time: int) -> None:
         return
     owner = _owner(a)
     ident = id(owner)
-    _foreign[ident] = (weakref.ref(owner, lambda _: _foreign.pop(ident, None)), time)
+    foreign_stamps[ident] = (weakref.ref(owner, lambda _: foreign_stamps.pop(ident, None)), time)
 
 
 def stamp_of(a: Any) -> int:
     """When the memory of ``a`` was last overwritten by a declared mutation; 0 when never."""
     time: int = native.stamp_of(a) if native is not None else 0
-    if time or not _foreign:
+    if time or not foreign_stamps:
         return time
-    found = _foreign.get(id(_owner(a)))
+    found = foreign_stamps.get(id(_owner(a)))
     return found[1] if found else 0
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from spiral import autograd, dlpack
+from spiral import autograd, dispatch, dlpack
 from spiral.autograd import Leaf
 from spiral.device import Device, as_device, cpu
 from spiral.dtype import ALL, DType, as_dtype, bool_, float64, int64
 from spiral.errors import ArgumentError, AutogradError, DeviceError, DTypeError, IndexingError, ShapeError
-from spiral.op import F
+from spiral.op import OPS, F
 from spiral.storage import copy_array, owns
 from spiral.tensor_core import DTYPE_MASK, TensorCore, make_key, set_tensor_type, wrap
 
@@ -48,16 +48,17 @@ def _operand(x: Any) -> Any:
 
 
 def _binary(name: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
-    fast: list[Any] = []  # filled at the first call: the ops are declared after this module
+    run: Any = None  # the op's call, known at the first one: the ops are declared after this module
 
     def forward(self: Any, other: Any, /) -> Any:
-        if not fast:
-            fast.append(binary_call(name))
+        nonlocal run
+        if run is None:
+            run = OPS[name].call
         # the common operands first: isinstance against a tuple costs 60 ns
         if type(other) is Tensor or type(other) is float or type(other) is int:
-            return fast[0](self, other)
+            return run(self, other)
         other = _operand(other)
-        return other if other is NotImplemented else fast[0](self, other)
+        return other if other is NotImplemented else run(self, other)
 
     def reflected(self: Any, other: Any, /) -> Any:
         other = _operand(other)
@@ -73,13 +74,6 @@ def _in_place(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
     run.__doc__ = "Gives this tensor the result as its new value."
     return run
-
-
-def binary_call(name: str) -> Callable[[Any, Any], Any]:
-    """The short path of a binary op; see `spiral.dispatch.binary_call`."""
-    from spiral import dispatch
-
-    return dispatch.binary_call(name)
 
 
 class Tensor(TensorCore):
@@ -482,5 +476,6 @@ def _method(name: str) -> Callable[..., Any]:
 for _name in ("sum", "mean", "max", "min", "prod", "any", "all", "argmax", "argmin", "var", "std"):
     setattr(Tensor, _name, _method(_name))
 set_tensor_type(Tensor)
+dispatch.start_calls(Tensor)
 
 __all__ = ["Device", "Tensor", "float64", "from_numpy", "int64"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from spiral.backend import Cap, DeviceInfo, Kernel, Spec, Unavailable
-from spiral.dtype import float32, int32, int64
+from spiral.dtype import ALL, FLOATS, float32, int32, int64
 from spiral.storage import empty_array, native, native_reason
 
 _ACTIVATION = {"none": 0, "relu": 1}
@@ -37,6 +37,19 @@ def _same_shape(a: Any, b: Any) -> bool:
 
 
 SAME_SHAPE = Cap(dtypes=(float32,), where=_same_shape, where_text="takes operands of one shape")
+
+
+def _one_dtype(arrays: Any, axis: int) -> bool:
+    first = arrays[0].dtype
+    return all(a.dtype == first for a in arrays)
+
+
+ONE_DTYPE = Cap(
+    dtypes=FLOATS,
+    integers=tuple(d for d in ALL if d.kind != "float"),
+    where=_one_dtype,
+    where_text="takes arrays of one dtype",
+)
 
 
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
@@ -154,6 +167,9 @@ def _launchers(n: Any) -> dict[str, Callable[..., Any]]:
     def dropout(x: Any, p: float, seed: int, stream: int, y: Any) -> None:
         n.dropout(x, p, seed, stream, y)
 
+    def concat(arrays: Any, axis: int, y: Any) -> None:
+        n.concat(arrays, axis, y)
+
     def sgd(
         params: Any, grads: Any, buffers: Any, lr: float, momentum: float, dampening: float, weight_decay: float,
         nesterov: bool, first: bool,
@@ -185,7 +201,7 @@ _LAUNCHED: dict[str, Cap] = {
     "embedding_grad": WITH_INDEX, "gelu": F32, "gelu_grad": F32, "attention": F32, "attention_grad": F32,
     "conv2d": F32, "conv2d_grad": F32, "max_pool2d": WITH_POSITION, "max_pool2d_grad": WITH_POSITION,
     "avg_pool2d": F32, "avg_pool2d_grad": F32,
-    "dropout": F32, "sgd": F32, "grad_norm": F32,
+    "dropout": F32, "sgd": F32, "grad_norm": F32, "concat": ONE_DTYPE,
     "matmul": Cap(dtypes=(float32,), where=lambda x, y: x.ndim > 1 and y.ndim > 1,
                   where_text="takes matrices, not vectors"),
 }  # fmt: skip

@@ -285,7 +285,7 @@ bool lse_fits(PyObject* o, i64 n) { return is_f32(o) && contiguous(o) && size(o)
 
 // Short sequences: small blocks, which cut away more of what causality excludes. Long ones: large blocks,
 // as every product packs its keys anew.
-i64 block_rows(i64 rows) { return rows >= 256 ? BLOCK : 64; }
+i64 block_rows(i64 rows) { return rows >= 512 ? BLOCK : rows >= 256 ? 64 : 32; }
 
 // bytes of a block of scores
 size_t block_bytes(const Attention& a) {

@@ -228,7 +228,7 @@ void for_rows(const Plan& p, i64 row, i64 rows, F f) {
   }
 }
 
-// A short row against dense rows, (..., C) + (C,) with C up to 64: rows are taken together by the hundred, and
+// A short row against dense rows, (..., C) + (C,) with C up to 64: many rows are taken together, and
 // the short one repeated to their length. 0.12 ns an element where a call of the loop for each row of 4
 // costs 1.5.
 bool run_narrow(const Kernel& k, const Plan& p, const float* a, const float* b, float* o, i64 total) {

@@ -135,8 +135,12 @@ SPIRAL_INLINE inline vec relu(vec v) { return v < vec{} ? vec{} : v; }  // NaN s
 
 static void store_across(const float* tile, int width, int rows, const Block& q);
 
-template <int M, int V, bool ROWS>
+// How the values of A lie: along rows; by steps (the rows of a step are adjacent); by steps LANES apart.
+enum class Along { ROWS, STEPS, STRIP };
+
+template <int M, int V, Along A>
 __attribute__((noinline)) void micro(const Block& q) {
+  constexpr bool ROWS = A == Along::ROWS, STRIP = A == Along::STRIP;
   const Lanes last(q.columns - (V - 1) * LANES);
   const Finish& f = *q.f;
   asm volatile("" : : "r"(q.a) : "memory");  // broadcast() reads A behind the compiler's back
@@ -153,7 +157,9 @@ __attribute__((noinline)) void micro(const Block& q) {
   auto value = [&](auto row, auto step) SPIRAL_INLINE -> vec {
     constexpr int r = decltype(row)::value % 7, at = decltype(step)::value * 4;
     const char* p = decltype(row)::value < 7 ? p0 : p1;
-    if constexpr (!ROWS)
+    if constexpr (STRIP)
+      return broadcast<0, decltype(row)::value * 4 + at * LANES>(p0, 0);
+    else if constexpr (!ROWS)
       return broadcast<0, decltype(row)::value * 4>(p0, 0);
     else if constexpr (r == 0)
       return broadcast<0, at>(p, 0);
@@ -164,15 +170,11 @@ __attribute__((noinline)) void micro(const Block& q) {
     else
       return broadcast<1, at>(p, s5);
   };
-  auto fetch = [&](auto row) SPIRAL_INLINE {
-    constexpr int i = decltype(row)::value, r = i % 7;
-    if constexpr (i < M) __builtin_prefetch((i < 7 ? p0 : p1) + 128 + (r == 5 ? s5 : r % 3 == 0 ? s3 * (r / 3) : s1 * r));
-  };
   auto step = [&](auto s) SPIRAL_INLINE {
     vec bv[V];
-    if (ROWS) unroll<4>([&](auto i) SPIRAL_INLINE { fetch(std::integral_constant<int, decltype(s)::value * 4 + i>()); });
-    // a stride of k is often too long for the hardware to prefetch (150 GF/s become 175)
-    if (!ROWS) __builtin_prefetch(p0 + 16 * s1);
+    // steps are often too far apart for the hardware to prefetch (150 GF/s become 175); the values of
+    // one step may straddle two cache lines
+    if (A == Along::STEPS) __builtin_prefetch(p0 + 16 * s1), __builtin_prefetch(p0 + 16 * s1 + 4 * (M - 1));
     for (int v = 0; v < V; v++) __builtin_prefetch(b + 8 * b_stride + v * LANES);
     unroll<V>([&](auto v) SPIRAL_INLINE { bv[v] = v == V - 1 ? last.load(b + v * LANES) : load(b + v * LANES); });
     unroll<M>([&](auto i) SPIRAL_INLINE {
@@ -180,16 +182,18 @@ __attribute__((noinline)) void micro(const Block& q) {
       unroll<V>([&](auto v) SPIRAL_INLINE { acc[i][v] = multiply_add(acc[i][v], x, bv[v]); });
     });
     b += b_stride;
-    if (!ROWS) p0 += s1;
+    if (A == Along::STEPS) p0 += s1;
   };
   i64 p = 0;
   for (; p + 4 <= k; p += 4) {
     unroll<4>(step);
     if (ROWS) p0 += 16, p1 += 16;
+    if (STRIP) p0 += 16 * LANES;
   }
   for (; p < k; p++) {
     step(std::integral_constant<int, 0>());
     if (ROWS) p0 += 4, p1 += 4;
+    if (STRIP) p0 += 4 * LANES;
   }
   auto each = [&](auto g) SPIRAL_INLINE {
     unroll<M>([&](auto i) SPIRAL_INLINE { unroll<V>([&](auto v) SPIRAL_INLINE { acc[i][v] = g(i, v, acc[i][v]); }); });
@@ -287,7 +291,7 @@ __attribute__((noinline, unused)) static void store_across(const float* tile, in
 
 typedef void (*micro_fn)(const Block&);
 // kernel for `rows` in [1, ROWS_MAX] and 1 or 2 vectors of columns
-micro_fn micro_for(bool along_rows, int vectors, int rows);
+micro_fn micro_for(Along along, int vectors, int rows);
 
 }  // namespace gemm_detail
 }  // namespace spiral

@@ -28,7 +28,9 @@ namespace spiral {
   X(rope)                      \
   X(conv)                      \
   X(optim)                     \
-  X(random)
+  X(random)                    \
+  X(concat)                    \
+  X(call)
 #endif
 #define X(name) extern PyMethodDef name##_methods[];
 SPIRAL_KERNEL_FILES(X)
@@ -59,6 +61,12 @@ Block* block_of(PyObject* a) {
   return o && Py_TYPE(o) == &BlockType ? (Block*)o : nullptr;
 }
 }  // namespace
+
+bool stamp_of(PyObject* array, uint64_t* stamp) {
+  Block* b = block_of(array);
+  *stamp = b ? b->stamp : 0;
+  return b != nullptr;
+}
 
 PyObject* new_array(int nd, const npy_intp* shape, PyArray_Descr* descr) {
   size_t bytes = (size_t)PyDataType_ELSIZE(descr);
@@ -249,7 +257,7 @@ PyMODINIT_FUNC SPIRAL_JOIN(PyInit__native_, SPIRAL_ISA)() {
   BlockType.tp_dealloc = block_dealloc;
   BlockType.tp_flags = Py_TPFLAGS_DEFAULT;
   BlockType.tp_doc = "Owner of one pooled memory block";
-  if (PyType_Ready(&BlockType) < 0) return nullptr;
+  if (PyType_Ready(&BlockType) < 0 || !call_ready()) return nullptr;
   PyObject* m = PyModule_Create(&module_def);
   if (!m) return nullptr;
 #define X(name) \

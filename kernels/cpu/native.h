@@ -73,6 +73,10 @@ struct Contiguous {
 PyObject* new_array(int nd, const npy_intp* shape, int type_num);
 PyObject* new_array(int nd, const npy_intp* shape, PyArray_Descr* borrowed);
 
+// When an op that declares `mutates` last wrote to an array's memory (0: never); false when it is not pooled.
+bool stamp_of(PyObject* array, uint64_t* stamp);
+bool call_ready();  // prepares the type of call.cpp
+
 // Scratch memory from the pool for the length of a scope; usable without the GIL.
 struct Scratch {
   void* p;

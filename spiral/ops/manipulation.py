@@ -253,7 +253,9 @@ class Split:
 
     @staticmethod
     def oracle(x: Any, sections: int, axis: int) -> Any:
-        return tuple(np.split(x, sections, axis))
+        a = axis % x.ndim
+        n = x.shape[a] // sections
+        return tuple([x[(slice(None),) * a + (slice(i * n, i * n + n),)] for i in range(sections)])
 
     @staticmethod
     def vjp(need: Any, g: Any, x_spec: Any, sections: int, axis: int) -> Any:

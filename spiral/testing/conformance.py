@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import spiral as sp
-from spiral.dispatch import call, explain
+from spiral.dispatch import explain
 from spiral.dtype import DType, float32
 from spiral.op import OPS, Op
 from spiral.tensor import Tensor, from_numpy
@@ -108,7 +108,7 @@ def check_against_oracle(op: Op, backend: str, dtype: DType = float32) -> int:
             if explain(op.name, *tensors, **options).chosen.backend != backend:
                 continue
             wide = tuple(_copy(_wide(x)) for x in tensors)
-            got = call(op, tensors, attrs)
+            got = op.call(*tensors, *attrs)
             with np.errstate(all="ignore"):
                 want = op.oracle(*wide, *attrs)
         ran += 1

@@ -8,7 +8,6 @@ import numpy as np
 
 import spiral as sp
 from spiral.autograd import grad_of
-from spiral.dispatch import call
 from spiral.op import Op
 from spiral.tensor import Tensor, from_numpy
 from spiral.testing.conformance import samples_of, to_tensor
@@ -34,7 +33,7 @@ def _leaves(inputs: tuple[Any, ...]) -> list[Tensor]:
 
 def _total(op: Op, tensors: tuple[Any, ...], attrs: tuple[Any, ...], weights: list[Any]) -> Any:
     """The scalar sum over visible outputs of output * weight."""
-    outs = call(op, tensors, attrs)
+    outs = op.call(*tensors, *attrs)
     outs = outs if isinstance(outs, tuple) else (outs,)
     if any(o.dtype is not sp.float64 for o in outs):  # a cast to a narrower type: differences say nothing
         return outs[0].detach()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import spiral.storage
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -78,5 +80,6 @@ def test_packages_are_reachable_from_the_top_and_not_shadowed_by_op_families():
     assert "spiral.optim" in run(code) and "True" in run(code)
 
 
+@pytest.mark.skipif(spiral.storage.native is None, reason="the table lists the C++ kernels, which are not loaded")
 def test_op_table_is_current():
     subprocess.run([sys.executable, "-m", "spiral.op_table", "--check"], check=True, cwd=ROOT, capture_output=True)
