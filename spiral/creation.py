@@ -127,7 +127,8 @@ def full(shape: Shape, fill_value: bool | int | float, *, dtype: Any = None, dev
     if dtype is None:
         dtype = bool if isinstance(fill_value, bool) else DEFAULT_INT if isinstance(fill_value, int) else DEFAULT_FLOAT
     a = _empty(_shape(shape), as_dtype(dtype).numpy)
-    a.fill(fill_value)
+    with np.errstate(over="ignore"):  # 1e300 is inf in float32
+        a.fill(fill_value)
     return _place(from_numpy(a, copy=False), device)
 
 
@@ -199,4 +200,6 @@ def linspace(
 
 def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = None, device: Any = None) -> Tensor:
     """Ones on the k-th diagonal, zeros elsewhere."""
-    return _from_wide(np.eye(n_rows, n_cols, k=k, dtype=np.float64), as_dtype(dtype or DEFAULT_FLOAT), device)
+    columns = n_rows if n_cols is None else n_cols
+    k = max(-n_rows - 1, min(k, columns + 1))  # NumPy overflows far outside
+    return _from_wide(np.eye(n_rows, columns, k=k, dtype=np.float64), as_dtype(dtype or DEFAULT_FLOAT), device)

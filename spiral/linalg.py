@@ -142,9 +142,9 @@ def diagonal(x: Tensor, /, *, offset: int = 0) -> Tensor:
     if x.ndim < 2:
         raise ShapeError(f"diagonal: expected at least 2 axes; received shape {x.shape}.")
     rows, columns = x.shape[-2:]
-    first = (max(0, -offset), max(0, offset))
-    steps = np.arange(max(0, min(rows - first[0], columns - first[1])))
-    return F.getitem(x, index=(Ellipsis, steps + first[0], steps + first[1]))  # type: ignore[no-any-return]
+    row, column = min(rows, max(0, -offset)), min(columns, max(0, offset))
+    steps = np.arange(min(rows - row, columns - column))
+    return F.getitem(x, index=(Ellipsis, steps + row, steps + column))  # type: ignore[no-any-return]
 
 
 def trace(x: Tensor, /, *, offset: int = 0, dtype: Any = None) -> Tensor:

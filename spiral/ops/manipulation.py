@@ -157,6 +157,12 @@ class Roll:
 
 class _Triangle:
     @staticmethod
+    def within(x: Any, k: int) -> int:
+        """k where it still means something: NumPy overflows far outside, and makes a matrix of a vector."""
+        _Triangle.meta(x, k)
+        return max(-x.shape[-2] - 1, min(k, x.shape[-1] + 1))
+
+    @staticmethod
     def meta(x: Any, k: int) -> Spec:
         if x.ndim < 2:
             raise ShapeError(f"tril, triu: expected at least 2 axes; received shape {tuple(x.shape)}.")
@@ -175,8 +181,7 @@ class Tril(_Triangle):
 
     @staticmethod
     def oracle(x: Any, k: int) -> Any:
-        _Triangle.meta(x, k)  # NumPy makes a matrix of a vector
-        return np.tril(x, k)
+        return np.tril(x, _Triangle.within(x, k))
 
     @staticmethod
     def vjp(need: Any, g: Any, k: int) -> Any:
@@ -189,8 +194,7 @@ class Triu(_Triangle):
 
     @staticmethod
     def oracle(x: Any, k: int) -> Any:
-        _Triangle.meta(x, k)  # NumPy makes a matrix of a vector
-        return np.triu(x, k)
+        return np.triu(x, _Triangle.within(x, k))
 
     @staticmethod
     def vjp(need: Any, g: Any, k: int) -> Any:

@@ -51,6 +51,12 @@ class Sum(_Reduce):
         return (F.broadcast_to(_spread(g, x_spec, axis, keepdims), shape=x_spec.shape),)
 
 
+def _mean(x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
+    """NumPy's mean without its warning for no elements, whose mean is NaN."""
+    total = np.sum(x, axis=axes, keepdims=keepdims, dtype=x.dtype if x.dtype.kind == "f" else np.float64)
+    return np.divide(total, total.dtype.type(math.prod(x.shape[a] for a in axes)))
+
+
 @op("mean(x, *, axis: Axes = None, keepdims: bool = False) -> y")
 class Mean(_Reduce):
     """Mean over axes."""
@@ -62,7 +68,7 @@ class Mean(_Reduce):
 
     @staticmethod
     def oracle(x: Any, axis: Any, keepdims: bool) -> Any:
-        return np.mean(x, axis=axes_of("mean", axis, x.ndim), keepdims=keepdims)
+        return _mean(x, axes_of("mean", axis, x.ndim), keepdims)
 
     @staticmethod
     def vjp(need: Any, g: Any, x_spec: Any, axis: Any, keepdims: bool) -> Any:
@@ -213,7 +219,10 @@ class Var:
 
     @staticmethod
     def oracle(x: Any, axis: Any, correction: float, keepdims: bool) -> Any:
-        return np.var(x, axis=axes_of("var", axis, x.ndim), ddof=correction, keepdims=keepdims)
+        axes = axes_of("var", axis, x.ndim)
+        d = x - _mean(x, axes, True)
+        free = max(0.0, math.prod(x.shape[a] for a in axes) - correction)
+        return np.divide(np.sum(d * d, axis=axes, keepdims=keepdims), x.dtype.type(free))
 
     @staticmethod
     def decompose(x: Any, axis: Any, correction: float, keepdims: bool) -> Any:

@@ -82,11 +82,17 @@ def test_cumulative_functions_need_an_axis_unless_given_a_vector():
     assert sp.cumulative_prod(sp.asarray([2, 3]), include_initial=True).tolist() == [1, 2, 6]
 
 
+@pytest.mark.filterwarnings("error")
 def test_special_values_of_reductions():
     nan = float("nan")
     for name in ("max", "min", "sum", "prod", "mean"):
         assert math.isnan(getattr(sp, name)(sp.asarray([1.0, nan, 2.0] * 11)).item())
-    assert math.isnan(sp.mean(sp.zeros(0)).item())
+    for dtype in (sp.float32, sp.float64):
+        assert math.isnan(sp.mean(sp.zeros(0, dtype=dtype)).item())
+        assert sp.mean(sp.zeros((0, 0), dtype=dtype), axis=0).shape == (0,)
+        assert sp.var(sp.asarray([1.0, 2.0], dtype=dtype), correction=2).item() == math.inf
+        assert math.isnan(sp.std(sp.ones(1, dtype=dtype), correction=1).item())
+    assert sp.full((), 1e300, dtype=sp.float32).item() == math.inf
     assert sp.sum(sp.zeros((0, 2)), axis=0).tolist() == [0.0, 0.0] and sp.prod(sp.zeros(0)).item() == 1.0
     assert (
         sp.sum(sp.ones(3, dtype=sp.bool)).item() == 3 and sp.all(sp.zeros(0)).item() and not sp.any(sp.zeros(0)).item()
