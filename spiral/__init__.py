@@ -9,6 +9,7 @@ from spiral import errors as errors
 from spiral.dtype import (
     bfloat16 as bfloat16,
     bool_ as bool,
+    can_cast as can_cast,
     finfo as finfo,
     float16 as float16,
     float32 as float32,
@@ -19,6 +20,7 @@ from spiral.dtype import (
     int32 as int32,
     int64 as int64,
     isdtype as isdtype,
+    result_type as result_type,
     uint8 as uint8,
     uint16 as uint16,
     uint32 as uint32,
@@ -29,7 +31,9 @@ from spiral.creation import (
     arange as arange,
     asarray as asarray,
     empty_ as empty,
+    empty_like as empty_like,
     eye as eye,
+    from_dlpack as from_dlpack,
     full as full,
     full_like as full_like,
     linspace as linspace,
@@ -48,6 +52,7 @@ from spiral.autograd import (
 )
 from spiral.recompute import checkpoint as checkpoint
 from spiral.backends_registry import backends as backends
+from spiral.inspection import __array_namespace_info__ as __array_namespace_info__
 from spiral.dispatch import explain as explain, prefer as prefer
 from spiral import random as random
 from spiral.device import known_devices as devices
@@ -69,12 +74,13 @@ nan = float("nan")
 newaxis = None
 
 if TYPE_CHECKING:  # so that a type checker knows them, and knows that there are no others
-    from spiral import data as data, io as io, models as models, nn as nn, optim as optim, text as text, train as train
+    from spiral import data as data, io as io, linalg as linalg, models as models, nn as nn
+    from spiral import optim as optim, text as text, train as train
 else:
 
     def __getattr__(name: str) -> object:
         # loaded at first use: a script that only needs tensors does not pay for them
-        if name in ("nn", "optim", "data", "io", "text", "train", "models"):
+        if name in ("linalg", "nn", "optim", "data", "io", "text", "train", "models"):
             import importlib
 
             return importlib.import_module(f"spiral.{name}")

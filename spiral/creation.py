@@ -1,14 +1,17 @@
-"""Making tensors: `asarray`, constants, ranges, grids."""
+"""Making tensors: `asarray`, `from_dlpack`, constants, ranges, grids."""
 
 from __future__ import annotations
 
+import array
 from typing import Any
 
 import numpy as np
 
+from spiral import dlpack
 from spiral.dtype import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype
 from spiral.errors import ArgumentError, DTypeError
-from spiral.storage import empty
+from spiral.op import F
+from spiral.storage import empty as _empty
 from spiral.tensor import Tensor, from_numpy
 from spiral.tensor_core import TensorCore
 
@@ -27,7 +30,7 @@ def _place(t: Tensor, device: Any) -> Tensor:
 
 
 def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None) -> Tensor:
-    """A tensor from numbers, nested sequences, NumPy arrays, tensors, or anything with ``__dlpack__``.
+    """A tensor from numbers, nested sequences, NumPy arrays, tensors, buffers, or anything with ``__dlpack__``.
 
     Args:
         obj: the values. Python floats give float32 and integers int64; arrays keep their dtype.
@@ -55,14 +58,16 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | 
         if wanted is not None and wanted is not t.dtype:
             if copy is False:
                 raise ArgumentError(f"asarray: {t.dtype.name} to {wanted.name} needs a copy, and copy=False.")
-            t = t.astype(wanted)
+            t = F.astype(t, wanted)
         elif copy:
-            t = from_numpy(t._a, copy=True)
+            t = F.copy(t)
         return _place(t, device)
     if isinstance(obj, np.ndarray):
         a = obj
     elif hasattr(obj, "__dlpack__") and not isinstance(obj, np.generic):
-        a = np.from_dlpack(obj)
+        a = dlpack.read(obj, None)
+    elif isinstance(obj, (memoryview, bytearray, array.array)):
+        a = np.asarray(memoryview(obj))
     else:
         if copy is False:
             raise ArgumentError(f"asarray: {type(obj).__name__} needs a copy, and copy=False.")
@@ -79,18 +84,26 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | 
 def _from_python(obj: Any, wanted: DType | None) -> np.ndarray[Any, Any]:
     if _has_tensor(obj):
         obj = _plain(obj)
+        return np.asarray(obj)
     try:
         a = np.asarray(obj)
     except ValueError as error:
         raise ArgumentError(f"asarray: {error}") from None
+    if a.dtype.kind == "c" and not a.imag.any() and not isinstance(obj, np.generic):
+        a = a.real  # there are no complex dtypes, but a complex number on the real axis has a place
     if a.dtype == object or a.dtype.kind in "USMmc":
         raise DTypeError(f"asarray: expected numbers; received {a.dtype} from {type(obj).__name__}.")
     if isinstance(obj, np.generic):
         return a
+    if wanted is not None and wanted.kind in ("int", "uint"):
+        # told the dtype, NumPy refuses what does not fit; left alone it makes [0, 2**63] a float64
+        try:
+            return np.asarray(obj, wanted.numpy)
+        except (OverflowError, ValueError) as error:
+            raise ArgumentError(f"asarray: {wanted.name} does not hold every value: {error}.") from None
     if a.dtype == np.float64 and wanted is None:
-        return a.astype(DEFAULT_FLOAT.numpy)
-    if a.size == 0 and a.dtype == np.float64 and wanted is None:
-        return a.astype(DEFAULT_FLOAT.numpy)
+        with np.errstate(over="ignore"):
+            return a.astype(DEFAULT_FLOAT.numpy)
     return a
 
 
@@ -104,12 +117,27 @@ def _plain(obj: Any) -> Any:
     return [_plain(o) for o in obj] if isinstance(obj, (list, tuple)) else obj
 
 
+def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
+    """A tensor over the memory of another library's array.
+
+    Args:
+        x: anything with ``__dlpack__`` and ``__dlpack_device__``.
+        copy: True: memory of its own; False: an error where memory cannot be shared; None: shared where possible.
+
+    Raises:
+        DeviceError: the memory is out of reach.
+        DTypeError: the element type is none of spiral's.
+    """
+    return _place(from_numpy(dlpack.read(x, copy), copy=False), device)
+
+
 def full(shape: Shape, fill_value: bool | int | float, *, dtype: Any = None, device: Any = None) -> Tensor:
     """A tensor filled with one value; its dtype follows the value's type unless given."""
     if dtype is None:
         dtype = bool if isinstance(fill_value, bool) else DEFAULT_INT if isinstance(fill_value, int) else DEFAULT_FLOAT
-    a = empty(_shape(shape), as_dtype(dtype).numpy)
-    a.fill(fill_value)
+    a = _empty(_shape(shape), as_dtype(dtype).numpy)
+    with np.errstate(over="ignore"):  # 1e300 is inf in float32
+        a.fill(fill_value)
     return _place(from_numpy(a, copy=False), device)
 
 
@@ -125,12 +153,12 @@ def ones(shape: Shape, *, dtype: Any = None, device: Any = None) -> Tensor:
 
 def empty_(shape: Shape, *, dtype: Any = None, device: Any = None) -> Tensor:
     """Uninitialised values, float32 unless a dtype is given."""
-    return _place(from_numpy(empty(_shape(shape), as_dtype(dtype or DEFAULT_FLOAT).numpy), copy=False), device)
+    return _place(from_numpy(_empty(_shape(shape), as_dtype(dtype or DEFAULT_FLOAT).numpy), copy=False), device)
 
 
 def full_like(x: Tensor, /, fill_value: bool | int | float, *, dtype: Any = None, device: Any = None) -> Tensor:
-    """One value in the shape of another tensor."""
-    return full(x.shape, fill_value, dtype=dtype or x.dtype, device=device)
+    """One value in the shape of another tensor, on its device unless another is named."""
+    return full(x.shape, fill_value, dtype=dtype or x.dtype, device=device or x.device)
 
 
 def zeros_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor:
@@ -143,24 +171,44 @@ def ones_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor:
     return full_like(x, 1, dtype=dtype, device=device)
 
 
+def empty_like(x: Tensor, /, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """Uninitialised values in the shape of another tensor."""
+    return empty_(x.shape, dtype=dtype or x.dtype, device=device or x.device)
+
+
+def _from_wide(a: np.ndarray[Any, Any], dtype: DType, device: Any) -> Tensor:
+    """Values computed in float64, rounded to what was asked for."""
+    if dtype.storage_only:
+        a = a.astype(np.float32)
+    with np.errstate(over="ignore"):
+        return _place(from_numpy(a.astype(dtype.numpy, copy=False), copy=True), device)
+
+
 def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None) -> Tensor:
     """Numbers from start (0 when only one is given) up to, not including, stop."""
     if stop is None:
         start, stop = 0, start
-    if dtype is None:
-        dtype = DEFAULT_INT if all(isinstance(v, int) for v in (start, stop, step)) else DEFAULT_FLOAT
-    return _place(from_numpy(np.arange(start, stop, step, dtype=as_dtype(dtype).numpy), copy=True), device)
+    if step == 0:
+        raise ArgumentError("arange: step must not be 0.")
+    whole = all(isinstance(v, int) for v in (start, stop, step))
+    wanted = as_dtype(dtype) if dtype is not None else DEFAULT_INT if whole else DEFAULT_FLOAT
+    if whole and wanted.kind in ("int", "uint"):
+        return _place(from_numpy(np.arange(start, stop, step, dtype=wanted.numpy), copy=True), device)
+    return _from_wide(np.arange(start, stop, step, dtype=np.float64), wanted, device)
 
 
 def linspace(
     start: float, stop: float, /, num: int, *, dtype: Any = None, device: Any = None, endpoint: bool = True
 ) -> Tensor:
     """Evenly spaced numbers."""
-    a = np.linspace(start, stop, num, endpoint=endpoint, dtype=as_dtype(dtype or DEFAULT_FLOAT).numpy)
-    return _place(from_numpy(a, copy=True), device)
+    if num < 0:
+        raise ArgumentError(f"linspace: num must be at least 0; received {num}.")
+    a = np.linspace(start, stop, num, endpoint=endpoint, dtype=np.float64)
+    return _from_wide(a, as_dtype(dtype or DEFAULT_FLOAT), device)
 
 
 def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = None, device: Any = None) -> Tensor:
-    """Ones on a diagonal."""
-    a = np.eye(n_rows, n_cols, k=k, dtype=as_dtype(dtype or DEFAULT_FLOAT).numpy)
-    return _place(from_numpy(a, copy=True), device)
+    """Ones on the k-th diagonal, zeros elsewhere."""
+    columns = n_rows if n_cols is None else n_cols
+    k = max(-n_rows - 1, min(k, columns + 1))  # NumPy overflows far outside
+    return _from_wide(np.eye(n_rows, columns, k=k, dtype=np.float64), as_dtype(dtype or DEFAULT_FLOAT), device)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import ml_dtypes
 import numpy as np
 
-from spiral.errors import DTypeError
+from spiral.errors import ArgumentError, DTypeError
 
 
 class DType:
@@ -166,6 +166,35 @@ def weak(scalar: bool | int | float, dtype: DType) -> DType:
     return dtype if dtype.kind == "float" else DEFAULT_FLOAT
 
 
+def result_type(*arrays_and_dtypes: Any) -> DType:
+    """Dtype of an operation between tensors, dtypes and Python numbers (which are weak).
+
+    Raises:
+        ArgumentError: there is neither a tensor nor a dtype.
+        DTypeError: they have no common dtype.
+
+    Example:
+        >>> result_type(int32, 2.5)
+        spiral.float32
+    """
+    out: DType | None = None
+    numbers = [x for x in arrays_and_dtypes if isinstance(x, (bool, int, float))]
+    for x in arrays_and_dtypes:
+        if not isinstance(x, (bool, int, float)):
+            d = _dtype_of(x)
+            out = d if out is None else promote(out, d)
+    if out is None:
+        raise ArgumentError(f"result_type: expected at least one tensor or dtype; received {arrays_and_dtypes}.")
+    for x in numbers:
+        out = weak(x, out)
+    return out
+
+
+def can_cast(from_: Any, to: Any, /) -> bool:
+    """Whether promotion takes a dtype (or a tensor's) to another, as uint8 to int16, but not float64 to float32."""
+    return _TABLE[_dtype_of(from_), as_dtype(to)] is as_dtype(to)
+
+
 class finfo_object:
     """Machine limits of a floating dtype (array API ``finfo``)."""
 
@@ -194,25 +223,25 @@ def _dtype_of(x: Any) -> DType:
     return as_dtype(getattr(x, "dtype", x))
 
 
-def finfo(x: Any, /) -> finfo_object:
+def finfo(type: Any, /) -> finfo_object:
     """Limits of a floating dtype or of a tensor's dtype.
 
     Raises:
         DTypeError: the dtype is not floating.
     """
-    d = _dtype_of(x)
+    d = _dtype_of(type)
     if d.kind != "float":
         raise DTypeError(f"finfo: expected a floating dtype; received {d.name}.")
     return finfo_object(d)
 
 
-def iinfo(x: Any, /) -> iinfo_object:
+def iinfo(type: Any, /) -> iinfo_object:
     """Limits of an integer dtype or of a tensor's dtype.
 
     Raises:
         DTypeError: the dtype is not an integer type.
     """
-    d = _dtype_of(x)
+    d = _dtype_of(type)
     if d.kind not in ("int", "uint"):
         raise DTypeError(f"iinfo: expected an integer dtype; received {d.name}.")
     return iinfo_object(d)
@@ -233,6 +262,8 @@ def isdtype(dtype: Any, kind: Any) -> bool:
     """Whether ``dtype`` is of a kind: a DType, one of the standard's kind names, or a tuple of these."""
     if isinstance(kind, tuple):
         return any(isdtype(dtype, k) for k in kind)
-    if isinstance(kind, str) and kind in _KINDS:
+    if isinstance(kind, str):
+        if kind not in _KINDS:
+            raise ArgumentError(f"isdtype: expected a dtype or one of {', '.join(_KINDS)}; received {kind!r}.")
         return as_dtype(dtype).kind in _KINDS[kind]
     return as_dtype(dtype) is as_dtype(kind)

@@ -26,8 +26,9 @@ Axes = int | tuple[int, ...] | None
 Pair = tuple[int, int]
 Index = Any
 Sections = int
+Shift = int | tuple[int, ...]
 '''
-_POSITIONAL = ("Shape", "DType", "Sections")  # attributes that read well without their name
+_POSITIONAL = ("Shape", "DType", "Sections", "Shift")  # attributes that read well without their name
 
 
 def wrapper(op: Op) -> str:
@@ -39,6 +40,10 @@ def wrapper(op: Op) -> str:
         default = " = None" if all(j.optional for j in op.inputs[k:]) else ""
         params.append(f"{i.name}: {kind}{' | None' + default if i.optional else ''}")
         args.append(i.name)
+    # tensors without a default are positional only, as in the array API standard
+    required = next((k for k, i in enumerate(op.inputs) if i.optional), len(op.inputs))
+    if required:
+        params.insert(required, "/")
     star = False
     for a in op.attrs:
         if not star and a.type not in _POSITIONAL:

@@ -56,7 +56,7 @@ def _shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
 def _finish(values: Any, shape: tuple[int, ...], dtype: DType | None, device: Any) -> Tensor:
     t = from_numpy(values.reshape(shape), copy=True)
     if dtype is not None:
-        t = t.astype(as_dtype(dtype))
+        t = t.astype(as_dtype(dtype), copy=False)
     return t if device is None else t.to(device)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -116,6 +117,15 @@ def stamp_of(a: Any) -> int:
         return time
     found = foreign_stamps.get(id(_owner(a)))
     return found[1] if found else 0
+
+
+def owns(a: Any) -> bool:
+    """Whether an array is the only one over its memory: NumPy's own or a pool block, neither a view nor a guest."""
+    base = a.base
+    if base is None:
+        return bool(a.flags.owndata and a.flags.writeable)
+    # a's reference, this variable's and the argument's; a stamp of 0 says that nothing was overwritten
+    return not isinstance(base, np.ndarray) and native is not None and sys.getrefcount(base) == 3 and native.stamp(a, 0)
 
 
 def memory() -> dict[str, int]:

@@ -268,7 +268,7 @@ class Llama(nn.Module):
         """Cross-entropy in nats of targets (batch, time) given tokens (batch, time)."""
         logits = self(tokens)
         if logits.dtype != sp.float32:  # a sum over the vocabulary in 16 bits would round the loss
-            logits = logits.astype(sp.float32)
+            logits = logits.astype(sp.float32, copy=False)
         return sp.cross_entropy(logits.reshape(-1, self.config.vocab_size), targets.reshape(-1), reduction=reduction)
 
     def generate(

@@ -46,7 +46,7 @@ def scaled_dot_product_attention(
         DTypeError: the mask holds integers.
     """
     if attn_mask is not None and attn_mask.dtype is bool_:
-        attn_mask = ops.where(attn_mask, 0.0, -math.inf).astype(q.dtype)
+        attn_mask = ops.where(attn_mask, 0.0, -math.inf).astype(q.dtype, copy=False)
     if q.ndim != 4:
         return _batches_merged(q, k, v, attn_mask, dropout_p, is_causal, scale, window)
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale

@@ -95,7 +95,7 @@ def _weighted(
     reduction: str,
 ) -> Tensor:
     """PyTorch's definition: (1 - s) w[y] nll + s / V sum_c w[c] (-log p[c]); the z-loss is weighted like the nll."""
-    weight = weight.astype(logits.dtype)
+    weight = weight.astype(logits.dtype, copy=False)
     each = {"ignore_index": ignore_index, "label_smoothing": 0.0, "reduction": "none"}
     counts = targets != ignore_index
     # rows of the fused kernel, which checks the targets; taking s * nll away again leaves the z-loss whole
@@ -118,7 +118,7 @@ def _of_probabilities(
     if smoothing:
         targets = targets * (1.0 - smoothing) + smoothing / logits.shape[-1]
     terms = log_probs * targets
-    loss = -ops.sum(terms if weight is None else terms * weight.astype(logits.dtype), axis=-1)
+    loss = -ops.sum(terms if weight is None else terms * weight.astype(logits.dtype, copy=False), axis=-1)
     if z_loss:
         loss = loss + ops.square(logits[..., 0] - log_probs[..., 0]) * z_loss
     return reduced("cross_entropy", loss, reduction)
@@ -153,9 +153,9 @@ def nll_loss(
         raise IndexingError(f"nll_loss: target {wrong} is not in [0, {log_probs.shape[-1]}).")
     rows = log_probs.reshape(targets.size, log_probs.shape[-1])
     loss = -rows[arange(targets.size), classes.reshape(targets.size)].reshape(targets.shape)
-    factor = counts.astype(log_probs.dtype)
+    factor = counts.astype(log_probs.dtype, copy=False)
     if weight is not None:
-        factor = ops.where(counts, weight.astype(log_probs.dtype)[classes], 0.0)
+        factor = ops.where(counts, weight.astype(log_probs.dtype, copy=False)[classes], 0.0)
     loss = ops.where(counts, loss, 0.0) * factor
     if reduction == "mean":
         return ops.divide(ops.sum(loss), ops.sum(factor))

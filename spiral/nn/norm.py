@@ -168,7 +168,7 @@ class _BatchNorm(Module):
             self.num_batches_tracked.copy_(self.num_batches_tracked + 1)
             share = 1.0 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
             for running, batch in ((self.running_mean, mean), (self.running_var, var * (n / (n - 1)))):
-                fresh = batch.detach().reshape(running.shape).astype(running.dtype)
+                fresh = batch.detach().reshape(running.shape).astype(running.dtype, copy=False)
                 running.copy_(running + (fresh - running) * share)
 
     def extra_repr(self) -> str:

@@ -6,24 +6,45 @@ from typing import TYPE_CHECKING
 
 from spiral.op import OPS, F
 from spiral.ops import attention as _attention
-from spiral.ops import composite, conv, elementwise, linalg, loss, manipulation, norm, optim, reduce
+from spiral.ops import (
+    activation,
+    arithmetic,
+    comparison,
+    composite,
+    conv,
+    decomposition,
+    exponential,
+    indexing,
+    linalg,
+    logic,
+    loss,
+    manipulation,
+    norm,
+    optim,
+    rearrange,
+    reduce,
+    rounding,
+    searching,
+    standard,
+    trigonometric,
+)
 from spiral.ops import embedding as _embedding
 from spiral.ops import generated as _generated
-from spiral.ops.composite import clip as clip
-from spiral.ops.composite import expand_dims as expand_dims
-from spiral.ops.composite import geglu as geglu
-from spiral.ops.composite import matrix_transpose as matrix_transpose
-from spiral.ops.composite import squeeze as squeeze
-from spiral.ops.composite import stack as stack
-from spiral.ops.composite import std as std
 from spiral.ops.generated import *
+from spiral.ops.composite import *
+from spiral.ops.rearrange import *
+from spiral.ops.standard import *  # type: ignore[assignment]  # these take more arguments than the op of the same name
 
-_COMPOSITE = ("clip", "expand_dims", "geglu", "matrix_transpose", "squeeze", "stack", "std")
+# inside spiral the ops themselves are called, so what `standard` wraps is not taken from there
 for _name in _generated.__all__:
     setattr(F, _name, getattr(_generated, _name))
-for _name in (*_COMPOSITE, "constant", "one_hot", "zeros_of"):
+for _name in (*composite.__all__, "constant", "one_hot", "zeros_of"):
     setattr(F, _name, getattr(composite, _name))
+for _name in rearrange.__all__:
+    setattr(F, _name, getattr(rearrange, _name))
 
-# what `spiral` re-exports: not the gradients and steps that only other code calls, not the family modules
+# what `spiral` re-exports: not the gradients and steps that only other code calls, not what stands in
+# `spiral.linalg`, not the family modules
 if not TYPE_CHECKING:  # a type checker cannot read a computed list and would take it for an empty one
-    __all__ = sorted({*(n for n in _generated.__all__ if not OPS[n].internal), *_COMPOSITE})
+    _public = {n for n in _generated.__all__ if not OPS[n].internal and OPS[n].family != "decomposition"}
+    __all__ = sorted(_public | {*composite.__all__, *rearrange.__all__, *standard.__all__})

@@ -114,7 +114,7 @@ class Flip:
 
     @staticmethod
     def oracle(x: Any, axis: Any) -> Any:
-        return np.flip(x, axis)
+        return np.asarray(np.flip(x, axis))  # NumPy makes a scalar of a 0-d array
 
     @staticmethod
     def vjp(need: Any, g: Any, axis: Any) -> Any:
@@ -124,6 +124,81 @@ class Flip:
     def samples(s: Any) -> Any:
         yield s.normal(4, 5), 0
         yield s.normal(4, 5), None
+
+
+@op("roll(x, *, shift: Shift, axis: Axes = None) -> y")
+class Roll:
+    """Elements moved along axes (along the flattened tensor without one); those that leave come in at the other end."""
+
+    @staticmethod
+    def meta(x: Any, shift: Any, axis: Any) -> Spec:
+        given = () if axis is None else (axis,) if isinstance(axis, int) else axis
+        for a in given:
+            axes_of("roll", a, x.ndim)
+        if not isinstance(shift, int) and len(shift) != len(given):
+            raise ArgumentError(f"roll: expected one shift per axis; received {shift} for axis {axis}.")
+        return Spec(tuple(x.shape), x.dtype)
+
+    @staticmethod
+    def oracle(x: Any, shift: Any, axis: Any) -> Any:
+        Roll.meta(x, shift, axis)  # NumPy takes several shifts without axes
+        return np.roll(x, shift, axis)
+
+    @staticmethod
+    def vjp(need: Any, g: Any, shift: Any, axis: Any) -> Any:
+        return (F.roll(g, -shift if isinstance(shift, int) else tuple(-s for s in shift), axis=axis),)
+
+    @staticmethod
+    def samples(s: Any) -> Any:
+        yield s.normal(4, 5), 2, None
+        yield s.normal(4, 5), (1, -7), (0, 1)
+        yield s.normal(4, 0), 3, 0
+
+
+class _Triangle:
+    @staticmethod
+    def within(x: Any, k: int) -> Any:
+        """k where it still means something: NumPy overflows far outside, and makes a matrix of a vector."""
+        _Triangle.meta(x, k)
+        return max(-x.shape[-2] - 1, min(k, x.shape[-1] + 1))
+
+    @staticmethod
+    def meta(x: Any, k: int) -> Spec:
+        if x.ndim < 2:
+            raise ShapeError(f"tril, triu: expected at least 2 axes; received shape {tuple(x.shape)}.")
+        return Spec(tuple(x.shape), x.dtype)
+
+    @staticmethod
+    def samples(s: Any) -> Any:
+        yield s.normal(4, 5), 0
+        yield s.normal(2, 5, 4), -2
+        yield s.normal(3, 3), 1
+
+
+@op("tril(x, *, k: int = 0) -> y")
+class Tril(_Triangle):
+    """The elements on and below the k-th diagonal, zeros above."""
+
+    @staticmethod
+    def oracle(x: Any, k: int) -> Any:
+        return np.tril(x, _Triangle.within(x, k))
+
+    @staticmethod
+    def vjp(need: Any, g: Any, k: int) -> Any:
+        return (F.tril(g, k=k),)
+
+
+@op("triu(x, *, k: int = 0) -> y")
+class Triu(_Triangle):
+    """The elements on and above the k-th diagonal, zeros below."""
+
+    @staticmethod
+    def oracle(x: Any, k: int) -> Any:
+        return np.triu(x, _Triangle.within(x, k))
+
+    @staticmethod
+    def vjp(need: Any, g: Any, k: int) -> Any:
+        return (F.triu(g, k=k),)
 
 
 @op("concat(*arrays, *, axis: int = 0) -> y")
@@ -300,9 +375,7 @@ def shape_of_index(shape: tuple[int, ...], index: Any) -> tuple[int, ...]:
 
 @op("sort(x, *, axis: int = -1, descending: bool = False, stable: bool = True) -> y")
 class Sort:
-    """Elements in order along an axis."""
-
-    nondifferentiable = True
+    """Elements in order along an axis; the gradient goes back the way each element came."""
 
     @staticmethod
     def meta(x: Any, axis: int, descending: bool, stable: bool) -> Spec:
@@ -315,9 +388,15 @@ class Sort:
         return np.flip(y, axis) if descending else y
 
     @staticmethod
+    def vjp(need: Any, g: Any, x: Any, axis: int, descending: bool) -> Any:
+        back = F.argsort(F.argsort(x, axis=axis, descending=descending), axis=axis)
+        return (F.take_along_axis(g, back, axis=axis),)
+
+    @staticmethod
     def samples(s: Any) -> Any:
         yield s.normal(4, 5), -1, False, True
         yield s.normal(4, 5), 0, True, True
+        yield s.normal(3, 0), -1, False, True
 
 
 @op("argsort(x, *, axis: int = -1, descending: bool = False, stable: bool = True) -> y")

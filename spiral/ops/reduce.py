@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from spiral.backend import Spec
 from spiral.dtype import DEFAULT_FLOAT, DEFAULT_INT, bool_, uint64
 from spiral.errors import ShapeError
 from spiral.op import F, op
+from spiral.ops.composite import constant
 from spiral.ops.shapes import axes_of, like, need_float, reduced
 
 
@@ -49,6 +51,12 @@ class Sum(_Reduce):
         return (F.broadcast_to(_spread(g, x_spec, axis, keepdims), shape=x_spec.shape),)
 
 
+def _mean(x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
+    """NumPy's mean without its warning for no elements, whose mean is NaN."""
+    total = np.sum(x, axis=axes, keepdims=keepdims, dtype=x.dtype if x.dtype.kind == "f" else np.float64)
+    return np.divide(total, total.dtype.type(math.prod(x.shape[a] for a in axes)))
+
+
 @op("mean(x, *, axis: Axes = None, keepdims: bool = False) -> y")
 class Mean(_Reduce):
     """Mean over axes."""
@@ -60,7 +68,7 @@ class Mean(_Reduce):
 
     @staticmethod
     def oracle(x: Any, axis: Any, keepdims: bool) -> Any:
-        return np.mean(x, axis=axes_of("mean", axis, x.ndim), keepdims=keepdims)
+        return _mean(x, axes_of("mean", axis, x.ndim), keepdims)
 
     @staticmethod
     def vjp(need: Any, g: Any, x_spec: Any, axis: Any, keepdims: bool) -> Any:
@@ -78,9 +86,33 @@ class Prod(Sum):
         return np.prod(x, axis=axes_of("prod", axis, x.ndim), keepdims=keepdims)
 
     @staticmethod
-    def vjp(need: Any, g: Any, x: Any, y: Any, axis: Any, keepdims: bool) -> Any:  # type: ignore[override]
-        # exact where no element is 0, as y / x says
-        return (_spread(g, x, axis, keepdims) * _spread(y, x, axis, keepdims) / x,)
+    def vjp(need: Any, g: Any, x: Any, axis: Any, keepdims: bool) -> Any:
+        # the product of the others, without dividing by the element itself: it may be 0
+        axes = axes_of("prod", axis, x.ndim)
+        order = (*(i for i in range(x.ndim) if i not in axes), *axes)
+        kept = tuple(x.shape[i] for i in order[: x.ndim - len(axes)])
+        rows = F.reshape(F.permute_dims(x, order), (*kept, math.prod(x.shape[i] for i in axes)))
+        before = _before(rows)
+        after = F.flip(_before(F.flip(rows, axis=-1)), axis=-1)
+        others = F.reshape(before * after, tuple(x.shape[i] for i in order))
+        back = tuple(sorted(range(x.ndim), key=lambda i: order[i]))
+        return (_spread(g, x, axis, keepdims) * F.permute_dims(others, back),)
+
+    @staticmethod
+    def samples(s: Any) -> Any:
+        yield from _Reduce.samples(s)
+        yield np.array([[2.0, 0.0, 3.0], [0.0, 0.0, 4.0]]), 1, False
+        yield np.array([[2.0, 0.0, 3.0], [0.5, 1.0, 4.0]]), None, False
+
+
+def _before(x: Any) -> Any:
+    """For each position of the last axis, the product of the elements before it."""
+    n = x.shape[-1]
+    if n == 0:
+        return x
+    one = F.broadcast_to(constant(np.ones((), x.dtype.numpy), x), (*x.shape[:-1], 1))
+    shorter = F.getitem(x, index=(Ellipsis, slice(0, n - 1)))
+    return F.concat([one, F.cumulative_prod(shorter, axis=-1)], axis=-1)
 
 
 class _Extreme(_Reduce):
@@ -187,7 +219,10 @@ class Var:
 
     @staticmethod
     def oracle(x: Any, axis: Any, correction: float, keepdims: bool) -> Any:
-        return np.var(x, axis=axes_of("var", axis, x.ndim), ddof=correction, keepdims=keepdims)
+        axes = axes_of("var", axis, x.ndim)
+        d = x - _mean(x, axes, True)
+        free = max(0.0, math.prod(x.shape[a] for a in axes) - correction)
+        return np.divide(np.sum(d * d, axis=axes, keepdims=keepdims), x.dtype.type(free))
 
     @staticmethod
     def decompose(x: Any, axis: Any, correction: float, keepdims: bool) -> Any:
@@ -209,14 +244,23 @@ class Var:
         yield s.normal(4, 5), 1, 1.0, True
 
 
-@op("cumulative_sum(x, *, axis: int = -1) -> y")
-class CumulativeSum:
-    """Running sum along an axis."""
-
+class _Cumulative:
     @staticmethod
     def meta(x: Any, axis: int) -> Spec:
-        axes_of("cumulative_sum", axis, x.ndim)
-        return Spec(tuple(x.shape), x.dtype if x.dtype.kind == "float" else DEFAULT_INT)
+        axes_of("cumulative", axis, x.ndim)
+        d = x.dtype
+        return Spec(tuple(x.shape), d if d.kind == "float" else uint64 if d.kind == "uint" else DEFAULT_INT)
+
+    @staticmethod
+    def samples(s: Any) -> Any:
+        yield s.normal(4, 5), 0
+        yield s.normal(4, 5), -1
+        yield s.normal(3, 0), -1
+
+
+@op("cumulative_sum(x, *, axis: int = -1) -> y")
+class CumulativeSum(_Cumulative):
+    """Running sum along an axis; small integers and bool are summed as int64."""
 
     @staticmethod
     def oracle(x: Any, axis: int) -> Any:
@@ -226,7 +270,31 @@ class CumulativeSum:
     def vjp(need: Any, g: Any, axis: int) -> Any:
         return (F.flip(F.cumulative_sum(F.flip(g, axis=axis), axis=axis), axis=axis),)
 
+
+@op("cumulative_prod(x, *, axis: int = -1) -> y")
+class CumulativeProd(_Cumulative):
+    """Running product along an axis; small integers and bool are multiplied as int64."""
+
+    @staticmethod
+    def oracle(x: Any, axis: int) -> Any:
+        return np.cumprod(x, axis=axis)
+
+    @staticmethod
+    def vjp(need: Any, g: Any, x: Any, axis: int) -> Any:
+        # dy_i/dx_j is the product of x_1 … x_i without x_j: the product before j times a sum that grows
+        # from the end. One step per element, so that zeros need no division.
+        x, g = F.moveaxis(x, axis, -1), F.moveaxis(g, axis, -1)
+        n = x.shape[-1]
+        tail: list[Any] = []
+        for j in reversed(range(n)):
+            here = F.getitem(g, index=(Ellipsis, slice(j, j + 1)))
+            if tail:
+                here = here + F.getitem(x, index=(Ellipsis, slice(j + 1, j + 2))) * tail[-1]
+            tail.append(here)
+        grad = _before(x) * F.concat(tail[::-1], axis=-1) if n else g
+        return (F.moveaxis(grad, -1, axis),)
+
     @staticmethod
     def samples(s: Any) -> Any:
-        yield s.normal(4, 5), 0
-        yield s.normal(4, 5), -1
+        yield from _Cumulative.samples(s)
+        yield np.array([[2.0, 0.0, 3.0, 0.0, 1.5]]), 1

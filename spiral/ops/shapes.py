@@ -8,6 +8,7 @@ from spiral.backend import Spec
 from spiral.dtype import DEFAULT_FLOAT, DEFAULT_INT, DType, promote, weak
 from spiral.errors import ArgumentError, DTypeError, ShapeError
 from spiral.op import F
+from spiral.tensor_core import TensorCore
 
 
 def is_number(x: Any) -> bool:
@@ -104,3 +105,12 @@ def like(g: Any, spec: Any) -> Any:
 
 def same(x: Any) -> Spec:
     return Spec(tuple(x.shape), x.dtype)
+
+
+def need_array(name: str, **xs: Any) -> None:
+    """Raises DTypeError unless every given argument is a tensor."""
+    for k, x in xs.items():
+        if not isinstance(x, TensorCore):
+            raise DTypeError(
+                f"{name}: {k} must be a Tensor; received {type(x).__name__}. Wrap it with spiral.asarray()."
+            )
