@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from spiral.cli import demo, doctor, eval, explain, export, generate, train
 from spiral.errors import ArgumentError, SpiralError
@@ -35,6 +35,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ArgumentError(f"{message}; see `{self.prog} --help`.")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (file or sys.stderr).write(message)  # argparse swallows the error of a full disk
 
 
 def build_parser() -> argparse.ArgumentParser:

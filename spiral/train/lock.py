@@ -26,10 +26,10 @@ def run_lock(folder: str | Path) -> Iterator[None]:
         SaveError: The folder cannot be written.
     """
     folder = Path(folder)
-    path = Path(os.path.realpath(folder / LOCK))
-    file, holders, process = _held.get(str(path), (None, 0, 0))
     made: list[Path] = []
     try:
+        path = Path(os.path.realpath(folder / LOCK))
+        file, holders, process = _held.get(str(path), (None, 0, 0))
         made = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         if file is None or process != os.getpid():  # a forked child does not hold what its parent holds
