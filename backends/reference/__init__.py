@@ -49,7 +49,8 @@ def _as(out: Any, dtype: DType) -> Any:
         return a
     if dtype.storage_only and a.dtype != np.float32:
         a = a.astype(float32.numpy)
-    return a.astype(dtype.numpy)
+    with np.errstate(over="ignore"):  # what a 16-bit type cannot hold is infinite, without a warning
+        return a.astype(dtype.numpy)
 
 
 def _bind_in_place(fn: Callable[..., Any], dtypes: tuple[DType, ...]) -> Callable[..., Any]:

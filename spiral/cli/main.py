@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from spiral.cli import demo, doctor, eval, explain, export, generate, train
 from spiral.errors import ArgumentError, SpiralError
@@ -35,6 +35,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ArgumentError(f"{message}; see `{self.prog} --help`.")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (file or sys.stderr).write(message)  # argparse swallows the error of a full disk
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -94,6 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     name = f"spiral {argv[0]}" if argv and argv[0] in _COMMANDS else "spiral"
+    for closed in ("stdout", "stderr"):
+        if getattr(sys, closed) is None:  # `spiral … >&-`
+            setattr(sys, closed, open(os.devnull, "w"))
     for stream in (sys.stdout, sys.stderr):  # a terminal or log that is not UTF-8 gets `?`, not a traceback
         if hasattr(stream, "reconfigure") and stream.errors == "strict":
             stream.reconfigure(errors="replace")
@@ -102,8 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logger = logging.getLogger("spiral")
     logger.addHandler(warnings)
     try:
-        arguments = _parse(argv)
-        status: int = arguments.run(arguments)
+        status = _run(argv)
         sys.stdout.flush()  # here, where a full disk or a reader that has gone can still be told
         return status
     except SpiralError as error:
@@ -125,6 +130,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(name, f"{os.fsdecode(error.filename)}: {error.strerror}.")
     finally:
         logger.removeHandler(warnings)
+
+
+def _run(argv: Sequence[str]) -> int:
+    try:
+        arguments = _parse(argv)
+    except SystemExit as stop:  # argparse has printed --help or --version
+        return int(stop.code or 0)
+    status: int = arguments.run(arguments)
+    return status
 
 
 def _fail(name: str, message: str) -> int:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from spiral.train import TrainConfig
 
 HELP = "train a language model from a YAML file and key=value settings"
@@ -35,9 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train; the run's folder holds everything that comes of it."""
     from spiral.cli.output import make_console
-    from spiral.cli.progress import TerminalProgress
-    from spiral.train import Interrupted, prepare, run_training
-    from spiral.train.lock import run_lock
 
     config = _config(arguments)
     if arguments.print:
@@ -45,7 +44,14 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(yaml.safe_dump(config.to_dict(), sort_keys=False), end="")
         return 0
-    console = make_console()
+    return _train(arguments, config, make_console())
+
+
+def _train(arguments: argparse.Namespace, config: TrainConfig, console: Console) -> int:
+    from spiral.cli.progress import TerminalProgress
+    from spiral.train import Interrupted, prepare, run_training
+    from spiral.train.lock import run_lock
+
     progress = TerminalProgress(console)
     with run_lock(config.run.out):
         prepared = prepare(config, resume=bool(arguments.resume), overwrite=arguments.overwrite, callbacks=[progress])

@@ -82,19 +82,29 @@ def _create(partial: Path, target: Path) -> int:
             mode = os.fstat(descriptor).st_mode
         finally:
             os.close(descriptor)
-        if target.exists() and not target.is_file():  # renaming over a device would remove the device
+        try:
+            return stat.S_IMODE(_mode_of(target) or mode)  # a new file gets what the umask allows
+        except OSError:
             partial.unlink()
-            if target.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise
     except OSError as error:
         raise _save_error(
             f"{target}: cannot be written: {error.strerror}; give a path in an existing folder that you may write to.",
             error,
         ) from error
-    if target.exists():  # a new file gets what the umask allows
+
+
+def _mode_of(target: Path) -> int | None:
+    """The permissions of the file that is to be replaced, None where there is none."""
+    try:
         mode = target.stat().st_mode
-    return stat.S_IMODE(mode)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):  # renaming over a device would remove the device
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return mode
 
 
 def _flush(path: Path) -> None:

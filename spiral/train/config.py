@@ -155,7 +155,7 @@ class TrainConfig:
                 raise ConfigError(f"override {text!r}: expected a value after =; write null for none.")
             # a path may look like a number or a date to YAML: text is taken as it stands
             is_text = key.strip() in _TEXTS and not (value == "null" and _TEXTS[key.strip()])
-            nested: Any = value if is_text else _yaml(value, f"override {text!r}")
+            nested: Any = value if is_text else _yaml(value, f"override {_short(text)}")
             for part in reversed(key.strip().split(".")):
                 nested = {part: nested}
             config = config.updated(nested)

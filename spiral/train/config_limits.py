@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from spiral.text.byte_level_bpe import LARGEST_VOCABULARY, SMALLEST_VOCABULARY
@@ -30,8 +29,6 @@ class Range:
 
     def __str__(self) -> str:
         low = f"{'above' if self.open_low else 'at least'} {_plain(self.low)}"
-        if self.high == math.inf:
-            return f"{low} and finite"
         return f"{low} and {'below' if self.open_high else 'at most'} {_plain(self.high)}"
 
 
@@ -45,7 +42,6 @@ _COUNT = Range(1, _MOST)
 _STEPS = Range(0, _MOST_STEPS)
 _SHARE = Range(0, 1)
 _BELOW_1 = Range(0, 1, open_high=True)
-_POSITIVE = Range(0, math.inf, open_low=True, open_high=True)
 
 RANGES: dict[str, Range] = {
     "model.context_length": _COUNT,
@@ -54,8 +50,8 @@ RANGES: dict[str, Range] = {
     "model.n_kv_head": _COUNT,
     "model.dim": Range(2, _MOST),
     "model.ffn_dim": _COUNT,
-    "model.rope_theta": _POSITIVE,
-    "model.norm_eps": _POSITIVE,
+    "model.rope_theta": Range(0, 1e12, open_low=True),
+    "model.norm_eps": Range(0, 1, open_low=True),
     "model.dropout": _BELOW_1,
     "data.vocab_size": Range(SMALLEST_VOCABULARY, LARGEST_VOCABULARY),
     "data.held_out": Range(0, 1, open_low=True, open_high=True),
@@ -67,7 +63,7 @@ RANGES: dict[str, Range] = {
     "optim.beta2": _BELOW_1,
     "optim.eps": _SHARE,
     "optim.weight_decay": Range(0, 1e6),
-    "optim.clip": Range(0, 1e30),
+    "optim.clip": Range(0, 1e9),
     "optim.ema": _BELOW_1,
     "run.steps": Range(1, _MOST_STEPS),
     "run.batch_size": _COUNT,

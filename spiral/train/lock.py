@@ -26,10 +26,11 @@ def run_lock(folder: str | Path) -> Iterator[None]:
         SaveError: The folder cannot be written.
     """
     folder = Path(folder)
-    path = Path(os.path.realpath(folder / LOCK))
-    file, holders, process = _held.get(str(path), (None, 0, 0))
-    made = not folder.exists()
+    made: list[Path] = []
     try:
+        path = Path(os.path.realpath(folder / LOCK))
+        file, holders, process = _held.get(str(path), (None, 0, 0))
+        made = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         if file is None or process != os.getpid():  # a forked child does not hold what its parent holds
             file, holders = _locked(path), 0
@@ -50,8 +51,10 @@ def run_lock(folder: str | Path) -> Iterator[None]:
             if os.name == "posix":  # elsewhere an open file cannot be removed, and an empty one does no harm
                 path.unlink(missing_ok=True)
             file.close()
-            if made and folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+            for place in made:
+                if not place.is_dir() or any(place.iterdir()):
+                    break
+                place.rmdir()
 
 
 def _locked(path: Path) -> IO[str]:

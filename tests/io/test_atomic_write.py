@@ -91,3 +91,14 @@ def test_new_files_follow_the_umask(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "file"):
         pass
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_device_is_not_replaced_and_a_name_too_long_leaves_nothing(tmp_path: Path) -> None:
+    if Path("/dev/null").is_char_device():
+        with pytest.raises(SaveError, match="it is no regular file"), atomic_write("/dev/null"):
+            pytest.fail("it must not come here")
+        assert Path("/dev/null").is_char_device()
+    for name in ("x" * 300, "a\0b"):
+        with pytest.raises(SaveError, match="cannot be written"), atomic_write(tmp_path / name):
+            pytest.fail("it must not come here")
+    assert list(tmp_path.iterdir()) == []
