@@ -16,8 +16,10 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
-SOURCES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "kernels" / "cpu").glob("*.cpp"))
-HEADERS = [str(p.relative_to(ROOT)) for d in ("cpu", "common") for p in (ROOT / "kernels" / d).glob("*.h")]
+# a link to kernels/ in a clone, and the folder itself in an sdist
+KERNELS = ROOT / "spiral" / "kernels"
+SOURCES = sorted(str(p.relative_to(ROOT)) for p in (KERNELS / "cpu").glob("*.cpp"))
+HEADERS = [str(p.relative_to(ROOT)) for d in ("cpu", "common") for p in (KERNELS / d).glob("*.h")]
 # -fno-math-errno and its kin let loops vectorise; never -ffast-math, which changes denormals for the process
 FLAGS = [
     "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math",
@@ -69,7 +71,7 @@ class Build(build_ext):
     def build_extension(self, ext: Extension) -> None:
         import numpy
 
-        ext.include_dirs = [numpy.get_include(), "kernels/cpu", "kernels"]
+        ext.include_dirs = [numpy.get_include(), str(KERNELS / "cpu"), str(KERNELS)]
         compile_one = self.compiler.compile
 
         def compile_all(sources: list[str], **options: object) -> list[str]:
@@ -103,8 +105,10 @@ if compiler is not None:
 else:
     print("spiral: no C++ compiler found; the NumPy kernels will be used (slower)", file=sys.stderr)
 
+# sources only, so find_packages does not see them; setuptools wants every folder of the wheel to be a package
+kernel_folders = [f"spiral.kernels.{p.parent.name}" for p in KERNELS.glob("*/*.h")]
 setup(
-    packages=find_packages(include=["spiral", "spiral.*"]),
+    packages=sorted({*find_packages(include=["spiral", "spiral.*"]), *kernel_folders}),
     ext_modules=extensions,
     cmdclass={"build_ext": Build},
 )

@@ -85,7 +85,9 @@ def make_sdist(folder: Path) -> Path:
     tree = copy_tree(folder)
     python = make_environment(folder / "build", "setuptools>=77", "numpy>=2.0")
     code = "import setuptools.build_meta as b; print('made', b.build_sdist('dist'))"
-    return tree / "dist" / run([python, "-c", code], cwd=tree).split()[-1]
+    no_tools = folder / "no-tools"  # where it is made must not matter to what it holds
+    no_tools.mkdir()
+    return tree / "dist" / run([python, "-c", code], cwd=tree, PATH=str(no_tools)).split()[-1]
 
 
 def make_wheel(folder: Path, sdist: Path, **variables: str) -> Path:
@@ -101,10 +103,10 @@ def wheel(folder: Path) -> str:
     with tarfile.open(sdist) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "kernels").rglob("*") if p.suffix in (".cpp", ".h")}
-    assert sources <= packed, f"the sdist lacks {sorted(sources - packed)}"
+    wanted = {f"spiral/{s}" for s in sources} | {"spiral/py.typed", "spiral/backends/cpu/__init__.py"}
+    assert wanted <= packed, f"the sdist lacks {sorted(wanted - packed)}"
     made = make_wheel(folder, sdist)
     inside = set(zipfile.ZipFile(made).namelist())
-    wanted = {f"spiral/{s}" for s in sources} | {"spiral/py.typed", "spiral/backends/cpu/__init__.py"}
     assert wanted <= inside, f"the wheel lacks {sorted(wanted - inside)}"
     assert any(name.startswith("spiral/_native_") for name in inside), "the wheel holds no extension"
     python = make_environment(folder / "bare", "numpy", "ml_dtypes")
@@ -113,10 +115,7 @@ def wheel(folder: Path) -> str:
 
 
 def no_compiler(folder: Path) -> str:
-    sdist = make_sdist(folder)
-    tools = folder / "no-tools"
-    tools.mkdir()
-    made = make_wheel(folder, sdist, PATH=str(tools))
+    made = make_wheel(folder, make_sdist(folder), PATH=str(folder / "no-tools"))
     assert not any(n.startswith("spiral/_native_") for n in zipfile.ZipFile(made).namelist()), "something was compiled"
     python = make_environment(folder / "bare", "numpy", "ml_dtypes")
     run([python, "-m", "pip", "install", "-q", "--no-deps", made])
