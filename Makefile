@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench portability clean
 
 # torch is an oracle of some tests; its CPU build is asked for first and alone so that nothing else picks one
 $(STAMP): pyproject.toml setup.py $(wildcard kernels/cpu/* kernels/common/*)
@@ -14,11 +14,14 @@ $(STAMP): pyproject.toml setup.py $(wildcard kernels/cpu/* kernels/common/*)
 	SPIRAL_REQUIRE_NATIVE=1 $(BIN)/pip install -q -e '.[test]'
 	touch $@
 
+NOTE := Installing into $(VENV); compiling the kernels takes a few minutes, once
+
 DEMO := $(VENV)/.demo-installed
 $(DEMO): pyproject.toml setup.py $(wildcard kernels/cpu/* kernels/common/*)
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -e '.[demo]'
-	touch $@
+	@echo "$(NOTE)"
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[demo]'
+	@touch $@
 
 demo: $(DEMO)
 	$(BIN)/spiral demo
@@ -32,7 +35,13 @@ test-all: $(STAMP) lint
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m spiral.op --check
+	$(BIN)/mypy
+	$(BIN)/python -W ignore::RuntimeWarning:runpy -m spiral.op --check
+	$(BIN)/python -m spiral.op_table --check
+
+# all cases, or CASES="wheel clang"; see docs/testing.md
+portability:
+	SPIRAL_PYTHONS="$(SPIRAL_PYTHONS)" $(PYTHON) tests/portability/check_builds.py $(CASES)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.train_step

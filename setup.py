@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,17 +36,31 @@ def wanted_isas() -> list[str]:
     """Instruction sets to build for this processor family."""
     given = os.environ.get("SPIRAL_ISA")
     if given and given != "numpy":
+        unknown = set(given.split(",")) - set(ISA_FLAGS)
+        if unknown:
+            sys.exit(f"spiral: SPIRAL_ISA: expected some of {', '.join(ISA_FLAGS)}; received {given!r}")
         return given.split(",")
     return list(ISA_FLAGS) if platform.machine() in ("x86_64", "AMD64") else ["baseline"]
 
 
-def have_compiler() -> bool:
-    """Whether a C++ compiler is there; if SPIRAL_REQUIRE_NATIVE=1 it must be."""
-    compiler = (os.environ.get("CXX") or "c++").split()[0]
-    found = shutil.which(compiler) or shutil.which("g++") or shutil.which("clang++")
-    if not found and os.environ.get("SPIRAL_REQUIRE_NATIVE") == "1":
+def find_compiler() -> str | None:
+    """The C++ compiler's command: CXX if it is set, else the one Python was built with, else a usual name.
+
+    None where there is none; if SPIRAL_REQUIRE_NATIVE=1 there must be one. A CXX that is not there is an error,
+    never a reason to take another.
+    """
+    given = os.environ.get("CXX")
+    if given:
+        if not shutil.which(given.split()[0]):
+            sys.exit(f"spiral: CXX={given}: there is no such command; unset CXX to let one be found")
+        return given
+    if os.name != "nt":  # the kernels need POSIX threads: Windows gets NumPy's
+        for command in (sysconfig.get_config_var("CXX"), "c++", "g++", "clang++"):
+            if command and shutil.which(command.split()[0]):
+                return str(command)
+    if os.environ.get("SPIRAL_REQUIRE_NATIVE") == "1":
         sys.exit("spiral: SPIRAL_REQUIRE_NATIVE=1, and no C++ compiler was found (looked for c++, g++, clang++)")
-    return bool(found)
+    return None
 
 
 class Build(build_ext):
@@ -70,7 +85,9 @@ class Build(build_ext):
 
 
 extensions = []
-if have_compiler():
+compiler = find_compiler()
+if compiler is not None:
+    os.environ["CXX"] = compiler  # setuptools knows only the command that Python was built with
     for isa in wanted_isas():
         extensions.append(
             Extension(

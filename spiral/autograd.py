@@ -1,4 +1,4 @@
-"""The tape: nodes, backward, grad, value_and_grad, no_grad, checkpoint.
+"""The tape: nodes, backward, grad, value_and_grad, no_grad. (`spiral.recompute` has checkpoint, `spiral.hooks` hooks.)
 
 A result that depends on a leaf holds a `Node` with edges to the nodes of its inputs and exactly the
 buffers that its op's vjp names. Nothing points from a node to its own result, so a graph nobody can
@@ -11,7 +11,8 @@ import heapq
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spiral.dtype import ALL
-from spiral.errors import ArgumentError, AutogradError, ShapeError
+from spiral.errors import ArgumentError, AutogradError, DTypeError, ShapeError
 from spiral.op import F, Op
 from spiral.storage import native, stamp_of
 from spiral.tensor_core import DTYPE_MASK, TensorCore, wrap
@@ -162,12 +163,13 @@ def note_mutation(op: Op, buffers: Iterable[Any], stamp: Callable[[Any, int], No
                 stamp(a, now)
 
 
-def _check_fresh(node: Node, array: Any) -> None:
+def check_fresh(name: str, seq: int, array: Any) -> None:
+    """Raises AutogradError when ``array``, which an op ``name`` saved at time ``seq``, was overwritten since."""
     time = stamp_of(array)
-    if time > node.seq:
+    if time > seq:
         op, file, line = _mutations.get(time, ("a mutating op", "unknown file", 0))
         raise AutogradError(
-            f"backward: a value that {node.op.name} saved (shape {tuple(array.shape)}) was overwritten by {op} at "
+            f"backward: a value that {name} saved (shape {tuple(array.shape)}) was overwritten by {op} at "
             f"{file}:{line}; call backward before it, or run the forward again."
         )
 
@@ -179,7 +181,7 @@ def _restore(node: Node, raw: Any, key: Any, edge: Any) -> Any:
     if isinstance(raw, list):
         edges = edge if edge is not None else [None] * len(raw)
         return [_restore(node, r, k, e) for r, k, e in zip(raw, key, edges, strict=True)]
-    _check_fresh(node, raw)
+    check_fresh(node.op.name, node.seq, raw)
     return wrap(raw, key) if edge is None else wrap(raw, key, edge[0], edge[1])
 
 
@@ -213,16 +215,18 @@ def _vjp_of_decomposition(node: Node, grads: list[Any], need: tuple[Any, ...], c
     token = grad_mode.set(True)
     try:
         sources: list[Any] = []
+
+        def alias(x: Any) -> Any:
+            # a leaf of its own, so that the inner gradient stops here; with create_graph the alias
+            # is an identity node of the outer graph
+            sources.append(F.identity(x) if create_graph else wrap(x._a, x._key, Leaf()))
+            return sources[-1]
+
         for i, wanted in enumerate(need):
             if isinstance(wanted, list):
-                raise AutogradError(f"backward: second derivatives through {op.name} (a list of tensors) need a vjp.")
-            if wanted:
-                # an alias with a leaf of its own, so that the inner gradient stops here; with
-                # create_graph the alias is an identity node of the outer graph
-                x = inputs[i]
-                alias = F.identity(x) if create_graph else wrap(x._a, x._key, Leaf())
-                inputs[i] = alias
-                sources.append(alias)
+                inputs[i] = [alias(x) if w else x for x, w in zip(inputs[i], wanted, strict=True)]
+            elif wanted:
+                inputs[i] = alias(inputs[i])
         result = op.decompose(*inputs, *node.attrs)
         results = result if isinstance(result, tuple) else (result,)
         # an output may depend on some inputs only, and a gradient reach some outputs only
@@ -230,7 +234,10 @@ def _vjp_of_decomposition(node: Node, grads: list[Any], need: tuple[Any, ...], c
         found = iter(grad_of([r for r, _ in used], sources, [g for _, g in used], create_graph=create_graph))
     finally:
         grad_mode.reset(token)
-    return tuple(next(found) if wanted else None for wanted in need)
+    return tuple(
+        [next(found) if w else None for w in wanted] if isinstance(wanted, list) else next(found) if wanted else None
+        for wanted in need
+    )
 
 
 # ---------------------------------------------------------------- backward
@@ -239,22 +246,27 @@ def _accumulate(store: dict[tuple[int, int], Any], key: tuple[int, int], g: Any)
     store[key] = g if have is None else have + g
 
 
-def _run(
+# leaves are shared by threads that train together; a read, an addition and a write must not interleave
+_leaf_lock = threading.Lock()
+
+
+def run_backward(
     roots: Sequence[Any],
     seeds: Sequence[Any],
     create_graph: bool,
     targets: set[tuple[int, int]] | None,
+    stop: Set[int] = frozenset(),
 ) -> dict[tuple[int, int], Any]:
     """Propagates gradients from roots.
 
     With ``targets`` (pairs of id of node and output number) returns their gradients and leaves every
-    leaf alone, without it accumulates into leaves.
+    leaf alone, without it accumulates into leaves. Nothing is propagated beyond the nodes in ``stop``.
     """
     grads: dict[tuple[int, int], Any] = {}
     kept: dict[tuple[int, int], Any] = {}
     heap: list[tuple[int, int]] = []
     nodes: dict[int, Any] = {}
-    useful = _ancestors(roots, targets) if targets is not None else None
+    useful = _ancestors(roots, targets, stop) if targets is not None else None
 
     def push(node: Any, index: int, g: Any) -> None:
         ident = id(node)
@@ -272,27 +284,38 @@ def _run(
         while heap:
             _, ident = heapq.heappop(heap)
             node = nodes.pop(ident)
-            if targets is not None:
-                for i in range(getattr(node, "n_out", 1)):
-                    if (ident, i) in targets and (ident, i) in grads:
-                        kept[ident, i] = grads[ident, i]
             if isinstance(node, Leaf):
                 g = grads.pop((ident, 0))
-                if targets is None:
-                    for hook in node.hooks:
-                        replaced = hook(g)
-                        g = g if replaced is None else replaced
-                    node.grad = g if node.grad is None else node.grad + g
+                for hook in node.hooks:
+                    g = hook(g)
+                if targets is not None:
+                    kept[ident, 0] = g
+                else:
+                    with _leaf_lock:
+                        node.grad = g if node.grad is None else node.grad + g
                 continue
             outs = [grads.pop((ident, i), None) for i in range(node.n_out)]
+            op = node.op
+            if op.hooked:
+                outs = op.call_hooks(outs)
+            if targets is not None:
+                for i, g in enumerate(outs):
+                    if g is not None and (ident, i) in targets:
+                        kept[ident, i] = g
+                if ident in stop:
+                    continue
             edges = node.edges
             if useful is None and not any([type(e) is list for e in edges]):
-                need = tuple([e is not None for e in edges])
+                need: tuple[Any, ...] = tuple([e is not None for e in edges])
             else:
                 need = tuple([_needed(e, useful) for e in edges])
-            if not node.op.always and not any(any(n) if isinstance(n, list) else n for n in need):
+            if not any([any(n) if isinstance(n, list) else n for n in need]):
                 continue
-            found = _vjp(node, outs, need, create_graph)
+            try:
+                found = _vjp(node, outs, need, create_graph)
+            except Exception as error:
+                error.add_note(f"spiral: raised while differentiating {op.name}")
+                raise
             for edge, wanted, g in zip(node.edges, need, found, strict=True):
                 if isinstance(edge, list):
                     if g is not None:
@@ -314,7 +337,7 @@ def _needed(edge: Any, useful: set[int] | None) -> Any:
     return useful is None or id(edge[0]) in useful
 
 
-def _ancestors(roots: Sequence[Any], targets: set[tuple[int, int]]) -> set[int]:
+def _ancestors(roots: Sequence[Any], targets: set[tuple[int, int]], stop: Set[int]) -> set[int]:
     """Ids of nodes from which a target can be reached (so that no other gradient is computed)."""
     goal = {ident for ident, _ in targets}
     useful: set[int] = set()
@@ -323,7 +346,7 @@ def _ancestors(roots: Sequence[Any], targets: set[tuple[int, int]]) -> set[int]:
     while stack:
         node, children_done = stack.pop()
         ident = id(node)
-        edges = _flat_edges(node)
+        edges = () if ident in stop else flat_edges(node)
         if children_done:
             if ident in goal or any(id(e) in useful for e in edges):
                 useful.add(ident)
@@ -336,7 +359,8 @@ def _ancestors(roots: Sequence[Any], targets: set[tuple[int, int]]) -> set[int]:
     return useful
 
 
-def _flat_edges(node: Any) -> list[Any]:
+def flat_edges(node: Any) -> list[Any]:
+    """The nodes that a node depends on directly."""
     out = []
     for edge in getattr(node, "edges", ()):
         for e in edge if isinstance(edge, list) else (edge,):
@@ -360,6 +384,9 @@ def _seed(root: Any, gradient: Any) -> Any:
 def backward(root: Any, gradient: Any = None, *, create_graph: bool = False) -> None:
     """Accumulates the gradient of ``root`` into the ``.grad`` of every leaf it depends on.
 
+    The graph stays until the last tensor that holds it goes, so backward may be called again on the
+    same result, and adds the same gradient again. Leaves change only after everything else is computed.
+
     Args:
         root: a scalar tensor, or any tensor when ``gradient`` is given.
         gradient: the gradient with respect to ``root``, of its shape.
@@ -368,7 +395,7 @@ def backward(root: Any, gradient: Any = None, *, create_graph: bool = False) -> 
     Raises:
         AutogradError: ``root`` depends on no leaf, or a value saved for backward was overwritten.
     """
-    _run([root], [_seed(root, gradient)], create_graph, None)
+    run_backward([root], [_seed(root, gradient)], create_graph, None)
 
 
 def grad_of(
@@ -387,7 +414,7 @@ def grad_of(
         if x._node is None:
             raise AutogradError("grad: an input does not require a gradient; set requires_grad before the forward.")
     targets = {(id(x._node), x._index) for x in inputs}
-    found = _run(outputs, seeds, create_graph, targets)
+    found = run_backward(outputs, seeds, create_graph, targets)
     out = []
     for x in inputs:
         g = found.get((id(x._node), x._index))
@@ -396,13 +423,23 @@ def grad_of(
 
 
 # ---------------------------------------------------------------- functional form
-def value_and_grad(fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[..., tuple[Any, Any]]:
+def value_and_grad(
+    fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False
+) -> Callable[..., tuple[Any, Any]]:
     """A function that returns the value of ``fn`` and its gradient with respect to some arguments.
+
+    Where ``fn`` also depends on other tensors that require gradients (an outer `grad`'s arguments, a
+    module's parameters), value and gradient are part of their graph, unless inside `no_grad`.
 
     Args:
         fn: returns a scalar tensor. Arguments named by ``argnums`` may be tensors or (nested) lists,
             tuples and dictionaries of tensors.
         argnums: which positional arguments to differentiate.
+        has_aux: ``fn`` returns a pair of the scalar and anything else; the value is that pair then.
+
+    Raises:
+        DTypeError: an argument named by ``argnums`` holds a tensor that is not floating.
+        AutogradError: ``fn`` does not return a scalar tensor.
 
     Example:
         >>> import spiral as sp
@@ -410,9 +447,15 @@ def value_and_grad(fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -
         >>> g.tolist()
         [2.0, 4.0]
     """
+    if not callable(fn):
+        raise ArgumentError(
+            f"grad: expected a function; received {type(fn).__name__}. For tensors that are already computed write "
+            "spiral.autograd.grad_of([y], [x])."
+        )
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def run(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        recording = grad_mode.get()
         token = grad_mode.set(True)
         try:
             leaves: list[Any] = []
@@ -420,47 +463,62 @@ def value_and_grad(fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -
             for i in positions:
                 if not -len(args) <= i < len(args):
                     raise ArgumentError(f"grad: argnums names argument {i}; received {len(args)} arguments.")
-                fresh[i] = _map_tensors(args[i], lambda t: _track(t, leaves))
-            value = fn(*fresh, **kwargs)
+                fresh[i] = map_tensors(args[i], lambda t: _track(t, leaves))
+            result = fn(*fresh, **kwargs)
+            value, aux = result if has_aux else (result, None)
             if not isinstance(value, TensorCore):
                 raise AutogradError(f"grad: the function must return a tensor; received {type(value).__name__}.")
-            # inside another grad the gradients are part of its graph
-            outer = any(t._node is not None and not isinstance(t._node, Leaf) for t in leaves)
+            graph = recording and _depends_on_others(value, leaves)
             if value._node is None:
                 found = [wrap(np.zeros(t.shape, t.dtype.numpy), t._key) for t in leaves]
             else:
-                found = grad_of([value], leaves, create_graph=outer or _nested.get())
+                found = grad_of([value], leaves, create_graph=graph)
         finally:
             grad_mode.reset(token)
         it = iter(found)
-        grads = tuple(_map_tensors(fresh[i], lambda t: next(it)) for i in positions)
-        return value, grads[0] if isinstance(argnums, int) else grads
+        grads = tuple(map_tensors(fresh[i], lambda t: next(it)) for i in positions)
+        if not graph:  # a caller who keeps values must not keep their graphs
+            value = wrap(value._a, value._key)
+        return (value, aux) if has_aux else value, grads[0] if isinstance(argnums, int) else grads
 
     return run
 
 
-_nested: ContextVar[bool] = ContextVar("spiral_nested_grad", default=False)
-
-
 def _track(t: Any, leaves: list[Any]) -> Any:
     """An alias of ``t`` whose gradient can be asked for; connected when ``t`` is part of a graph."""
+    if t.dtype.kind != "float":
+        raise DTypeError(f"grad: only floating tensors have gradients; received {t.dtype.name} {t.shape}.")
     alias = wrap(t._a, t._key, Leaf()) if t._node is None else F.identity(t)
     leaves.append(alias)
     return alias
 
 
-def _map_tensors(x: Any, fn: Callable[[Any], Any]) -> Any:
+def _depends_on_others(value: Any, leaves: list[Any]) -> bool:
+    """Whether a leaf that is not among ``leaves`` is reachable."""
+    own = {id(t._node) for t in leaves}
+    return any(isinstance(node, Leaf) and id(node) not in own for node in iterate_graph(value))
+
+
+def next_sequence() -> int:
+    """A number above that of every node recorded so far."""
+    return next(sequence)
+
+
+def map_tensors(x: Any, fn: Callable[[Any], Any]) -> Any:
+    """``x`` with every tensor in (nested) lists, tuples and dictionaries replaced by ``fn`` of it."""
     if isinstance(x, TensorCore):
         return fn(x)
     if isinstance(x, dict):
-        return {k: _map_tensors(v, fn) for k, v in x.items()}
+        return {k: map_tensors(v, fn) for k, v in x.items()}
+    if isinstance(x, tuple) and hasattr(x, "_fields"):  # a named tuple
+        return type(x)(*(map_tensors(v, fn) for v in x))
     if isinstance(x, (list, tuple)):
-        return type(x)(_map_tensors(v, fn) for v in x)
+        return type(x)(map_tensors(v, fn) for v in x)
     return x
 
 
-def grad(fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
-    """A function that returns the gradient of ``fn``; see `value_and_grad`.
+def grad(fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False) -> Callable[..., Any]:
+    """A function that returns the gradient of ``fn``, with ``has_aux`` also its second result; see `value_and_grad`.
 
     Example:
         >>> import spiral as sp
@@ -468,10 +526,11 @@ def grad(fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable
         >>> grad(grad(cube))(sp.asarray(2.0)).item()
         12.0
     """
-    both = value_and_grad(fn, argnums)
+    both = value_and_grad(fn, argnums, has_aux=has_aux)
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        return both(*args, **kwargs)[1]
+        value, grads = both(*args, **kwargs)
+        return (grads, value[1]) if has_aux else grads
 
     return run
 
@@ -503,70 +562,6 @@ def enable_grad() -> _GradMode:
     return _GradMode(True)
 
 
-def checkpoint(fn: Callable[..., Any], *args: Any) -> Any:
-    """Runs ``fn(*args)`` without keeping its intermediate values; backward runs it again.
-
-    Args:
-        fn: returns one tensor; must be pure (random ops draw the same numbers again because their
-            stream position is restored).
-        *args: tensors and other values. Tensors that ``fn`` closes over get gradients when they are leaves.
-
-    Returns:
-        The result of ``fn``.
-    """
-    from spiral import random
-
-    state = random.get_state()
-    with no_grad():
-        value = fn(*args)
-    if not grad_mode.get():
-        return value
-    if not isinstance(value, TensorCore):
-        raise AutogradError(f"checkpoint: the function must return one tensor; received {type(value).__name__}.")
-    tracked = [i for i, a in enumerate(args) if isinstance(a, TensorCore) and a._node is not None]
-    node = Node(_checkpoint_op(fn, args, tracked, state), tuple(_edge(args[i]) for i in tracked), (), [], ())
-    return wrap(value._a, value._key, node)
-
-
-class _Recompute:
-    """Stands where a node's op stands; its vjp runs the function again, recorded, and through it."""
-
-    name = "checkpoint"
-    many_outputs = False
-    always = True  # the function may close over leaves, which its edges do not show
-    exact_vjp = True
-    decompose = None
-    wants: tuple[Any, ...] = ()
-
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], tracked: list[int], state: Any) -> None:
-        self.fn, self.args, self.tracked, self.state = fn, args, tracked, state
-
-    def vjp(self, need: tuple[bool, ...], g: Any) -> tuple[Any, ...]:
-        from spiral import random
-
-        args = list(self.args)
-        leaves = []
-        for i in self.tracked:
-            t = args[i]
-            args[i] = wrap(t._a, t._key, Leaf())
-            leaves.append(args[i])
-        now = random.get_state()
-        random.set_state(self.state)
-        try:
-            with enable_grad():
-                value = self.fn(*args)
-        finally:
-            random.set_state(now)
-        if value._node is not None:
-            # also reaches leaves that fn closes over (parameters of a module)
-            _run([value], [g], False, None)
-        return tuple(leaf._node.grad for leaf in leaves)
-
-
-def _checkpoint_op(fn: Callable[..., Any], args: tuple[Any, ...], tracked: list[int], state: Any) -> Any:
-    return _Recompute(fn, args, tracked, state)
-
-
 def iterate_graph(root: Any) -> Iterator[Any]:
     """Every node that ``root`` depends on, for inspection."""
     seen: set[int] = set()
@@ -577,4 +572,4 @@ def iterate_graph(root: Any) -> Iterator[Any]:
             continue
         seen.add(id(node))
         yield node
-        stack.extend(_flat_edges(node))
+        stack.extend(flat_edges(node))

@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from spiral import device
@@ -102,14 +103,15 @@ def _load() -> None:
         package = importlib.import_module("spiral.backends")
         for info in pkgutil.iter_modules(package.__path__):
             if info.ispkg:
-                _add(
-                    info.name,
-                    lambda name=info.name: importlib.import_module(f"spiral.backends.{name}").backend,
-                )
+                _add(info.name, partial(_bundled, info.name))
         from importlib.metadata import entry_points
 
         for point in entry_points(group="spiral.backends"):
             _add(point.name, point.load)
+
+
+def _bundled(name: str) -> Any:
+    return importlib.import_module(f"spiral.backends.{name}").backend
 
 
 def _add(name: str, load: Callable[[], Any]) -> None:

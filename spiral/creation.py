@@ -19,10 +19,10 @@ Shape = int | tuple[int, ...]
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
-    sides = (shape,) if isinstance(shape, int) else tuple(int(d) for d in shape)
-    if any(d < 0 for d in sides):
-        raise ArgumentError(f"shape: lengths must not be negative; received {sides}.")
-    return sides
+    lengths = (shape,) if isinstance(shape, int) else tuple(int(d) for d in shape)
+    if any(d < 0 for d in lengths):
+        raise ArgumentError(f"shape: lengths must not be negative; received {lengths}.")
+    return lengths
 
 
 def _place(t: Tensor, device: Any) -> Tensor:
@@ -32,16 +32,25 @@ def _place(t: Tensor, device: Any) -> Tensor:
 def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None) -> Tensor:
     """A tensor from numbers, nested sequences, NumPy arrays, tensors, buffers, or anything with ``__dlpack__``.
 
-    Python floats give float32 and integers int64; NumPy arrays keep their dtype. NumPy arrays are
-    copied unless ``copy=False``; a tensor that fits already is returned as it is unless ``copy=True``.
+    Args:
+        obj: the values. Python floats give float32 and integers int64; arrays keep their dtype.
+        dtype: a dtype or its name to convert to; None keeps it.
+        device: where the tensor shall be; None for the CPU, or where a tensor is.
+        copy: True always copies, False never does, None copies what is not a tensor already, so that
+            a later change of a NumPy array or a buffer does not show in the tensor.
+
+    Returns:
+        A tensor in the shape of ``obj``.
 
     Raises:
         DTypeError: the values have no spiral dtype.
-        ArgumentError: ``copy=False`` where a copy is needed.
+        ArgumentError: ``copy=False`` where a copy is needed, or rows of unequal length.
 
     Example:
         >>> asarray([[1, 2], [3, 4]]).dtype
         spiral.int64
+        >>> asarray([1, 2], dtype="bfloat16")
+        Tensor([1., 2.], dtype=bfloat16)
     """
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(obj, TensorCore):

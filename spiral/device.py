@@ -48,6 +48,7 @@ def add_device(type: str, index: int) -> Device:
 
 
 def known_devices() -> tuple[Device, ...]:
+    """Every device that can be used, the CPU first; backends add theirs when they are first asked for."""
     return tuple(_DEVICES)
 
 

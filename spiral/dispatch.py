@@ -7,6 +7,7 @@ best that has none, or the op's decomposition. Nothing is measured here and noth
 
 from __future__ import annotations
 
+import ast
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -21,7 +22,15 @@ from spiral import autograd, backends_registry
 from spiral.backend import Kernel, Spec, static_reason
 from spiral.device import Device, by_code
 from spiral.dtype import ALL
-from spiral.errors import ArgumentError, CapabilityError, DeviceError, DTypeError, RegistryError, SpiralError
+from spiral.errors import (
+    ArgumentError,
+    CapabilityError,
+    DeviceError,
+    DTypeError,
+    IndexingError,
+    RegistryError,
+    SpiralError,
+)
 from spiral.op import OPS, Op, make_calls_with
 from spiral.storage import empty_array, foreign_stamps, native, stamp
 from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, TensorCore, make_key, wrap
@@ -280,7 +289,10 @@ def call(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
     else:
         specs = call_meta(op, args, attrs)
         outs = tuple([empty_array(s) for s in specs])
-        fn(*raw, *attrs, *outs)
+        try:
+            fn(*raw, *attrs, *outs)
+        except (ValueError, TypeError, IndexError) as error:
+            raise _better_error(op, args, attrs, error) from error
     if op.mutated:
         if recording and autograd.grad_enabled():
             _check_mutation(op, args)
@@ -336,7 +348,8 @@ def _better_error(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], error: 
     if isinstance(error, SpiralError):
         return error
     call_meta(op, args, attrs)  # raises the typed error when shapes or dtypes are at fault
-    return ArgumentError(f"{op.name}: {error}")
+    text = str(error) if str(error).startswith(f"{op.name}:") else f"{op.name}: {error}"
+    return IndexingError(text) if isinstance(error, IndexError) else ArgumentError(text)
 
 
 # ---------------------------------------------------------------- what users see
@@ -420,18 +433,13 @@ def find_op(name: str) -> Op:
 
 
 def complete_attrs(op: Op, given: dict[str, Any]) -> tuple[Any, ...]:
-    """An op's attributes in order, with defaults filled in from its generated wrapper."""
-    import inspect
-
-    from spiral.ops import generated
-
-    parameters = inspect.signature(getattr(generated, op.name)).parameters
+    """An op's attributes in order, with the schema's defaults filled in."""
     values = []
     for a in op.attrs:
         if a.name in given:
             values.append(given[a.name])
         elif a.default is not None:
-            values.append(parameters[a.name].default)
+            values.append(ast.literal_eval(a.default))
         else:
             raise ArgumentError(f"{op.name}: the attribute {a.name} ({a.type}) is required.")
     unknown = set(given) - {a.name for a in op.attrs}
@@ -452,6 +460,12 @@ def prefer(*backends: str, deterministic: bool | None = None, fallback: str | No
 
     Raises:
         RegistryError: an unknown backend name.
+
+    Example:
+        >>> import spiral as sp
+        >>> with prefer("numpy"):
+        ...     sp.explain("exp", sp.ones(3)).chosen.backend
+        'numpy'
     """
     backends_registry.check_names(backends)
     now = _policy.get()

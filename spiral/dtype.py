@@ -55,6 +55,7 @@ class DType:
 
     @property
     def is_floating(self) -> bool:
+        """Whether it is a floating type, of any width."""
         return self.kind == "float"
 
 

@@ -54,8 +54,8 @@ class Output:
 class Op:
     """A declared op. Made by `op`, found in `OPS`."""
 
-    always = False  # backward runs its vjp even when no input needs a gradient
     call: Callable[..., Any]  # runs the op: inputs, then attributes, by position; made by `spiral.dispatch`
+    hooked = False  # `spiral.hooks` wraps ops of nodes whose gradients someone watches
 
     def __init__(self, schema: str, cls: type) -> None:
         self.schema = schema

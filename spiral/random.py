@@ -22,8 +22,9 @@ _state = {"seed": 0, "stream": 0}
 
 def manual_seed(seed: int) -> None:
     """Restarts all random numbers from a seed of up to 64 bits."""
-    if not isinstance(seed, int) or not 0 <= seed < 2**64:
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
         raise ArgumentError(f"manual_seed: expected an integer in [0, 2^64); received {seed!r}.")
+    seed = int(seed)
     with _lock:
         _state.update(seed=seed, stream=0)
 

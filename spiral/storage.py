@@ -7,9 +7,11 @@ age of a node that saved the block, which is how a stale value is noticed withou
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from spiral.errors import ArgumentError
 
 def _cpu_flags() -> set[str]:
     """Instruction sets of this processor, as NumPy detects them (it checks the system's support too)."""
-    from numpy._core._multiarray_umath import __cpu_features__ as features
+    from numpy._core._multiarray_umath import __cpu_features__ as features  # type: ignore[import-not-found]
 
     return {name for name, present in features.items() if present}
 
@@ -55,6 +57,7 @@ def _load() -> tuple[Any, str]:
     reason = f"the C++ extension was not built (looked for: {', '.join(missing)})"
     if os.environ.get("SPIRAL_REQUIRE_NATIVE") == "1":
         raise ImportError(f"spiral: {reason}, and SPIRAL_REQUIRE_NATIVE=1 requires it; run `pip install -e .`")
+    logging.getLogger("spiral").warning("spiral: NumPy does the work of the kernels, slower: %s", reason)
     return None, reason
 
 
@@ -70,9 +73,9 @@ def empty_array(spec: Spec) -> np.ndarray[Any, Any]:
 
 
 if native is not None:
-    empty = native.empty
-    copy_array = native.copy
-    contiguous = native.contiguous
+    empty: Callable[..., np.ndarray[Any, Any]] = native.empty
+    copy_array: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]] = native.copy
+    contiguous: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]] = native.contiguous
 else:
     empty = np.empty
 

@@ -47,7 +47,7 @@ def _operand(x: Any) -> Any:
     return NotImplemented
 
 
-def _binary(name: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
+def _binary(name: str) -> tuple[Callable[[Tensor, Any], Tensor], Callable[[Tensor, Any], Tensor]]:
     run: Any = None  # the op's call, known at the first one: the ops are declared after this module
 
     def forward(self: Any, other: Any, /) -> Any:
@@ -77,10 +77,54 @@ def _in_place(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 class Tensor(TensorCore):
-    """An n-dimensional array on a device, with gradients. Make one with `spiral.asarray`, `zeros`, …"""
+    """An n-dimensional array on a device, with gradients.
+
+    Make one with `spiral.asarray`, `zeros`, `arange`, … Operators and functions follow the Python array
+    API standard: an integer tensor with a floating one gives the floating one's dtype, Python numbers
+    take the tensor's dtype, shapes broadcast. A tensor is a value: ``x[i] = v`` and ``x += v`` give this
+    object a new value and change no other tensor, not even one that it was sliced from.
+
+    Attributes:
+        shape: Length of each axis.
+        dtype: Element type, such as ``spiral.float32``.
+        device: Where the memory is.
+        ndim: Number of axes.
+        size: Number of elements.
+        requires_grad: Whether operations on it are recorded.
+        grad: What `backward` has accumulated here, or None; only leaves keep one.
+
+    Raises:
+        ShapeError: shapes do not broadcast or do not fit the operation.
+        DTypeError: dtypes do not promote.
+        DeviceError: operands are on different devices.
+
+    Example:
+        >>> import spiral as sp
+        >>> w = sp.asarray([1.0, 2.0, 3.0]).requires_grad_()
+        >>> loss = (w * w).sum() / 2
+        >>> loss.backward()
+        >>> w.grad.tolist()
+        [1.0, 2.0, 3.0]
+        >>> row = sp.ones((2, 3))[0]
+        >>> row[1] = 5.0
+        >>> row.tolist()
+        [1.0, 5.0, 1.0]
+    """
 
     __slots__ = ()
     __array_priority__ = 1000
+    # set at the end of this file
+    sum: Callable[..., Tensor]
+    mean: Callable[..., Tensor]
+    max: Callable[..., Tensor]
+    min: Callable[..., Tensor]
+    prod: Callable[..., Tensor]
+    any: Callable[..., Tensor]
+    all: Callable[..., Tensor]
+    argmax: Callable[..., Tensor]
+    argmin: Callable[..., Tensor]
+    var: Callable[..., Tensor]
+    std: Callable[..., Tensor]
 
     # ------------------------------------------------------------ operators
     __add__, __radd__ = _binary("add")
@@ -96,8 +140,8 @@ class Tensor(TensorCore):
     __xor__, __rxor__ = _binary("bitwise_xor")
     __lshift__, __rlshift__ = _binary("bitwise_left_shift")
     __rshift__, __rrshift__ = _binary("bitwise_right_shift")
-    __eq__ = _binary("equal")[0]
-    __ne__ = _binary("not_equal")[0]
+    __eq__ = _binary("equal")[0]  # type: ignore[assignment]
+    __ne__ = _binary("not_equal")[0]  # type: ignore[assignment]
     __lt__ = _binary("less")[0]
     __le__ = _binary("less_equal")[0]
     __gt__ = _binary("greater")[0]
@@ -247,9 +291,35 @@ class Tensor(TensorCore):
             raise ShapeError(f"grad: expected the shape {self.shape}; received {value.shape}.")
         self._node.grad = value
 
-    def backward(self, gradient: Tensor | None = None, *, create_graph: bool = False) -> None:
+    def backward(self, gradient: Tensor | None = None, *, create_graph: bool = False, **other: Any) -> None:
         """Accumulates gradients into the leaves; see `spiral.autograd.backward`."""
+        if other:
+            raise ArgumentError(
+                f"backward: allowed are gradient and create_graph; received {', '.join(other)}. "
+                "The graph is always kept while a tensor holds it, so leave retain_graph out."
+            )
         autograd.backward(self, gradient, create_graph=create_graph)
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Any:
+        """Calls ``hook(gradient)`` when backward has computed this tensor's gradient.
+
+        Args:
+            hook: what it returns, if not None, replaces the gradient from there on.
+
+        Returns:
+            A handle; its ``remove()`` takes the hook away.
+
+        Example:
+            >>> import spiral as sp
+            >>> x = sp.ones(2).requires_grad_()
+            >>> y = x * 3.0
+            >>> handle = y.register_hook(lambda g: g * 10.0)
+            >>> y.sum().backward(); x.grad.tolist()
+            [30.0, 30.0]
+        """
+        from spiral.hooks import register_hook
+
+        return register_hook(self, hook)
 
     def detach(self) -> Tensor:
         """The same values, as a constant."""
@@ -443,6 +513,7 @@ _TORCH_SPELLINGS = {
     "expand": "write spiral.broadcast_to(x, shape)",
     "cat": "write spiral.concat([...], axis=...)",
     "masked_fill": "write spiral.where(mask, value, x)",
+    "retain_grad": "write x.register_hook(seen.append) to see a result's gradient",
 }
 
 

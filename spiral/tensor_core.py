@@ -66,7 +66,7 @@ class TensorCore:
         return Spec(self._a.shape, self.dtype)
 
 
-_tensor_type: type[Any] = TensorCore
+_tensor_type: Any = TensorCore
 
 
 def set_tensor_type(cls: type[Any]) -> None:

@@ -86,6 +86,16 @@ PyObject* call_slow(Site* s, PyObject* const* args) {
   return PyObject_Vectorcall(core.slow, a, 3, nullptr);
 }
 
+// A kernel raised: for what it says of its arguments, the slow path meets the same refusal and words it.
+PyObject* refused(Site* s, PyObject* const* args) {
+  for (PyObject* kind : {PyExc_ValueError, PyExc_TypeError, PyExc_IndexError})
+    if (PyErr_ExceptionMatches(kind)) {
+      PyErr_Clear();
+      return call_slow(s, args);
+    }
+  return nullptr;
+}
+
 inline bool is_tensor(PyObject* o) {
   return Py_TYPE(o) == core.tensor || PyType_IsSubtype(Py_TYPE(o), core.core);
 }
@@ -311,11 +321,7 @@ PyObject* site_call(PyObject* self, PyObject* const* args, size_t nargsf, PyObje
   PyObject* const* out = nullptr;
   if (at(entry.o, core.allocates) == Py_True) {
     outs.o = PyObject_Vectorcall(fn, stack, n + s->attrs, nullptr);
-    if (!outs.o) {
-      if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_TypeError)) return nullptr;
-      PyErr_Clear();
-      return call_slow(s, args);  // meets the same refusal, and words it
-    }
+    if (!outs.o) return refused(s, args);
     if (PyTuple_Check(outs.o)) {
       if (PyTuple_GET_SIZE(outs.o) != produced) return call_slow(s, args);
       out = &PyTuple_GET_ITEM(outs.o, 0);
@@ -335,7 +341,7 @@ PyObject* site_call(PyObject* self, PyObject* const* args, size_t nargsf, PyObje
       stack[n + s->attrs + i] = array;
     }
     Held done(PyObject_Vectorcall(fn, stack, n + s->attrs + produced, nullptr));
-    if (!done.o) return nullptr;
+    if (!done.o) return refused(s, args);
     out = &PyTuple_GET_ITEM(outs.o, 0);
   }
 

@@ -97,6 +97,20 @@ def export_llama_gguf(
         ArgumentError: Tensors are missing, unexpected, of a wrong shape or not finite, or
             tokenizer, type or metadata do not fit.
         SaveError: The file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from spiral.models import Llama, LlamaConfig
+        >>> from spiral.models.files import weight_arrays
+        >>> from spiral.text import Tokenizer
+        >>> tokenizer = Tokenizer.train("the cat, the hat, the bat", vocab_size=260)
+        >>> model = Llama(LlamaConfig(tokenizer.vocab_size, 8, n_layer=1, n_head=2, n_kv_head=1, dim=32, ffn_dim=64))
+        >>> path = tempfile.mkdtemp() + "/tiny.gguf"
+        >>> written = export_llama_gguf(
+        ...     path, weight_arrays(model), model.config, tokenizer.gguf_fields(), type="Q8_0"
+        ... )
+        >>> written.tensor_types["blk.0.attn_q.weight"]
+        'Q8_0'
     """
     writable_type(type)
     metadata = _metadata(config, tokenizer_fields, type, name, extra_metadata or {})

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from spiral.nn import functional, init
-from spiral.nn.activation import GELU, Flatten, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from spiral.nn.activation import (
+    ELU,
+    GELU,
+    Flatten,
+    Identity,
+    LeakyReLU,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from spiral.nn.attention import MultiHeadAttention
 from spiral.nn.container import ModuleDict, ModuleList, Sequential
 from spiral.nn.conv import Conv1d, Conv2d
@@ -20,20 +33,24 @@ from spiral.nn.loss import (
     L1Loss,
     MSELoss,
     NLLLoss,
+    SmoothL1Loss,
 )
 from spiral.nn.module import Module, RemovableHandle
 from spiral.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
 from spiral.nn.parameter import Parameter
-from spiral.nn.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from spiral.nn.pool import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
 from spiral.nn.recurrent import GRU, LSTM
 from spiral.nn.rotary import RotaryEmbedding
 from spiral.nn.state import LoadReport, StateDictError
 
 __all__ = [
+    "ELU",
     "GELU",
     "GRU",
     "LSTM",
+    "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
+    "AvgPool1d",
     "AvgPool2d",
     "BCELoss",
     "BCEWithLogitsLoss",
@@ -49,11 +66,15 @@ __all__ = [
     "GroupNorm",
     "HuberLoss",
     "KLDivLoss",
+    "Identity",
     "L1Loss",
     "LayerNorm",
+    "LeakyReLU",
     "Linear",
     "LoadReport",
+    "LogSoftmax",
     "MSELoss",
+    "MaxPool1d",
     "MaxPool2d",
     "Module",
     "ModuleDict",
@@ -67,8 +88,10 @@ __all__ = [
     "RotaryEmbedding",
     "Sequential",
     "SiLU",
+    "SmoothL1Loss",
     "Sigmoid",
     "Softmax",
+    "Softplus",
     "StateDictError",
     "SwiGLU",
     "Tanh",

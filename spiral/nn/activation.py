@@ -1,8 +1,9 @@
-"""Activation functions and Flatten as modules."""
+"""Activation functions, Identity and Flatten as modules."""
 
 from __future__ import annotations
 
 from spiral import ops
+from spiral.nn import functional
 from spiral.nn.module import Module
 from spiral.tensor import Tensor
 
@@ -39,6 +40,48 @@ class SiLU(Module):
         return ops.silu(x)
 
 
+class LeakyReLU(Module):
+    """x where positive, else negative_slope * x (Maas et al. 2013)."""
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        super().__init__()
+        self.negative_slope = negative_slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.leaky_relu(x, self.negative_slope)
+
+    def extra_repr(self) -> str:
+        return f"negative_slope={self.negative_slope}"
+
+
+class ELU(Module):
+    """x where positive, else alpha * (exp(x) - 1) (Clevert et al. 2016)."""
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.elu(x, self.alpha)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}"
+
+
+class Softplus(Module):
+    """log(1 + exp(beta x)) / beta."""
+
+    def __init__(self, beta: float = 1.0) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.softplus(x, self.beta)
+
+    def extra_repr(self) -> str:
+        return f"beta={self.beta}"
+
+
 class Tanh(Module):
     """Hyperbolic tangent."""
 
@@ -65,6 +108,23 @@ class Softmax(Module):
 
     def extra_repr(self) -> str:
         return f"axis={self.axis}"
+
+
+class LogSoftmax(Softmax):
+    """x - log(sum(exp(x))) along an axis."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.log_softmax(x, axis=self.axis)
+
+
+class Identity(Module):
+    """x, unchanged; the arguments of the layer that it stands for are ignored."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
 
 
 class Flatten(Module):

@@ -22,6 +22,7 @@ class MultiHeadAttention(Module):
         causal: Whether a position sees only itself and those before it.
         window: If positive, how many positions back one sees.
         bias: Whether the projections have biases.
+        dropout: Probability with which an attention weight is dropped, in training.
         rope: Rotates queries and keys; may be shared between layers.
 
     Example:
@@ -42,6 +43,7 @@ class MultiHeadAttention(Module):
         causal: bool = False,
         window: int = 0,
         bias: bool = True,
+        dropout: float = 0.0,
         rope: RotaryEmbedding | None = None,
     ) -> None:
         super().__init__()
@@ -52,6 +54,9 @@ class MultiHeadAttention(Module):
             raise ArgumentError(f"MultiHeadAttention: n_head must divide d_model={d_model}; received {n_head}.")
         if window < 0:
             raise ArgumentError(f"MultiHeadAttention: window must be 0 (none) or positive; received {window}.")
+        if not 0.0 <= dropout <= 1.0:
+            raise ArgumentError(f"MultiHeadAttention: dropout must be in [0, 1]; received {dropout}.")
+        self.dropout = dropout
         self.d_model = d_model
         self.n_head = n_head
         self.n_kv_head = n_kv_head
@@ -92,7 +97,9 @@ class MultiHeadAttention(Module):
         v = self._heads(self.v_proj(source), self.n_kv_head)
         if self.rope is not None:
             q, k = self.rope(q, offset), self.rope(k, offset)
-        y = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=self.causal, window=self.window)
+        y = functional.scaled_dot_product_attention(
+            q, k, v, mask, self.dropout if self.training else 0.0, is_causal=self.causal, window=self.window
+        )
         b, t, _ = x.shape
         merged = ops.permute_dims(y, (0, 2, 1, 3)).reshape(b, t, self.n_head * self.head_dim)
         return self.o_proj(merged)  # type: ignore[no-any-return]

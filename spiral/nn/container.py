@@ -27,6 +27,24 @@ class ModuleList(Module):
         self.add_module(str(len(self)), _module(type(self).__name__, module))
         return self
 
+    def insert(self, index: int, module: Module) -> ModuleList:
+        """Adds a module before the one at ``index``."""
+        modules = self._items()
+        modules.insert(index, _module(type(self).__name__, module))
+        return self._replace(modules)
+
+    def __delitem__(self, index: int | slice) -> None:
+        modules = self._items()
+        if isinstance(index, int) and not -len(self) <= index < len(self):
+            raise IndexingError(f"{type(self).__name__}: index {index} is not in [0, {len(self)}).")
+        del modules[index]
+        self._replace(modules)
+
+    def _replace(self, modules: list[Module]) -> ModuleList:
+        for name in list(self._modules):
+            delattr(self, name)
+        return self.extend(modules)
+
     def extend(self, modules: Iterable[Module]) -> ModuleList:
         """Adds modules at the end."""
         for module in modules:
@@ -48,7 +66,7 @@ class ModuleList(Module):
     def __setitem__(self, index: int, module: Module) -> None:
         if not -len(self) <= index < len(self):
             raise IndexingError(f"{type(self).__name__}: index {index} is not in [0, {len(self)}).")
-        self.add_module(str(index % len(self)), _module(type(self).__name__, module))
+        self.add_module(list(self._modules)[index], _module(type(self).__name__, module))
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -58,7 +76,7 @@ class ModuleList(Module):
 
 
 class Sequential(ModuleList):
-    """Modules called one after the other.
+    """Modules called one after the other: given in order, or as one mapping from names to modules.
 
     Example:
         >>> import spiral as sp
@@ -67,8 +85,14 @@ class Sequential(ModuleList):
         (5, 2)
     """
 
-    def __init__(self, *modules: Module) -> None:
-        super().__init__(modules)
+    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
+        super().__init__()
+        for module in modules:
+            if isinstance(module, Mapping) and len(modules) == 1:
+                for name, named in module.items():
+                    self.add_module(name, _module("Sequential", named))
+            else:
+                self.append(module)  # type: ignore[arg-type]
 
     def forward(self, x: Any) -> Any:
         for module in self._modules.values():

@@ -7,9 +7,9 @@ import math
 from spiral.creation import empty_
 from spiral.errors import ArgumentError
 from spiral.nn import functional, init
-from spiral.nn.functional import Pair, pair
 from spiral.nn.module import Module
 from spiral.nn.parameter import Parameter
+from spiral.nn.pool_functions import Pair, pair
 from spiral.tensor import Tensor
 
 

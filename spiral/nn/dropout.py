@@ -16,8 +16,8 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        if not 0.0 <= p < 1.0:
-            raise ArgumentError(f"Dropout: p must be in [0, 1); received {p}.")
+        if not 0.0 <= p <= 1.0:
+            raise ArgumentError(f"Dropout: p must be in [0, 1]; received {p}.")
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:

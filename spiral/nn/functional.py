@@ -5,32 +5,33 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from spiral import ops, random
-from spiral.dtype import bool_
-from spiral.errors import ArgumentError, ShapeError
+from spiral import ops
+from spiral.errors import ShapeError
+from spiral.nn.activation_functions import elu, leaky_relu, softplus
+from spiral.nn.attention_function import scaled_dot_product_attention
+from spiral.nn.class_losses import cross_entropy, nll_loss
+from spiral.nn.dropout_function import dropout
 from spiral.nn.loss_functions import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
-    cross_entropy,
     huber_loss,
     kl_div,
     l1_loss,
     mse_loss,
-    nll_loss,
+    smooth_l1_loss,
+)
+from spiral.nn.pool_functions import (
+    Pair,
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    avg_pool1d,
+    avg_pool2d,
+    max_pool1d,
+    max_pool2d,
+    pair,
 )
 from spiral.ops import gelu, linear, log_softmax, relu, sigmoid, silu, softmax, tanh
 from spiral.tensor import Tensor
-
-Pair = int | tuple[int, int]
-
-
-def pair(name: str, value: Pair) -> tuple[int, int]:
-    """A length for each of two axes, from one or two integers."""
-    if isinstance(value, int):
-        return value, value
-    if len(value) != 2:
-        raise ArgumentError(f"{name}: expected an integer or two; received {value!r}.")
-    return int(value[0]), int(value[1])
 
 
 def embedding(indices: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
@@ -83,52 +84,6 @@ def rms_norm(
     return y if weight is None else y * weight
 
 
-def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
-    """Zeroes elements with probability p and scales the rest, when training."""
-    if not training or p == 0.0:
-        return x
-    seed, stream = random.next_stream()
-    return ops.dropout(x, p=p, seed=seed, stream=stream)
-
-
-def scaled_dot_product_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    window: int = 0,
-) -> Tensor:
-    """softmax(q k^T * scale + mask) v.
-
-    Args:
-        q: (B, H, T, D).
-        k: (B, Hk, S, D), where Hk divides H: query head h uses key head h // (H / Hk).
-        v: (B, Hk, S, D).
-        attn_mask: Broadcasts to (B, H, T, S). Booleans mark the pairs that may see each other; numbers are added.
-        dropout_p: Must be 0.
-        is_causal: Whether query t sees keys up to t + S - T only. (PyTorch's stops at t; they agree for S = T.)
-        scale: Factor of the scores, by default 1 / sqrt(D).
-        window: If positive, how many keys back a query sees.
-
-    Returns:
-        (B, H, T, D).
-
-    Raises:
-        ArgumentError: ``dropout_p`` is not 0.
-    """
-    if dropout_p != 0.0:
-        raise ArgumentError(
-            f"scaled_dot_product_attention: dropout_p must be 0; received {dropout_p}. Apply dropout to the output."
-        )
-    if attn_mask is not None and attn_mask.dtype is bool_:
-        attn_mask = ops.where(attn_mask, 0.0, -math.inf).astype(q.dtype, copy=False)
-    scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
-    return ops.attention(q, k, v, attn_mask, scale=scale, causal=is_causal, window=window)
-
-
 def conv2d(
     x: Tensor,
     weight: Tensor,
@@ -176,28 +131,10 @@ def conv1d(
     return y.reshape(y.shape[0], y.shape[1], y.shape[3])
 
 
-def max_pool2d(x: Tensor, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
-    """Largest value of each window of x (N, C, H, W); the stride is the window's size by default."""
-    kernel = pair("max_pool2d: kernel_size", kernel_size)
-    stride = kernel if stride is None else pair("max_pool2d: stride", stride)
-    return ops.max_pool2d(x, kernel=kernel, stride=stride, padding=pair("max_pool2d: padding", padding))
-
-
-def avg_pool2d(
-    x: Tensor, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, count_include_pad: bool = True
-) -> Tensor:
-    """Mean of each window of x (N, C, H, W); the stride is the window's size by default."""
-    kernel = pair("avg_pool2d: kernel_size", kernel_size)
-    return ops.avg_pool2d(
-        x,
-        kernel=kernel,
-        stride=kernel if stride is None else pair("avg_pool2d: stride", stride),
-        padding=pair("avg_pool2d: padding", padding),
-        count_include_pad=count_include_pad,
-    )
-
-
 __all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "avg_pool1d",
     "avg_pool2d",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
@@ -205,14 +142,17 @@ __all__ = [
     "conv2d",
     "cross_entropy",
     "dropout",
+    "elu",
     "embedding",
     "gelu",
     "huber_loss",
     "kl_div",
     "l1_loss",
     "layer_norm",
+    "leaky_relu",
     "linear",
     "log_softmax",
+    "max_pool1d",
     "max_pool2d",
     "mse_loss",
     "nll_loss",
@@ -222,6 +162,8 @@ __all__ = [
     "scaled_dot_product_attention",
     "sigmoid",
     "silu",
+    "smooth_l1_loss",
     "softmax",
+    "softplus",
     "tanh",
 ]

@@ -13,14 +13,14 @@ from spiral.errors import ArgumentError, ShapeError
 from spiral.tensor import Tensor
 
 T = TypeVar("T", bound=Tensor)
-_GAINS = {"linear": 1.0, "conv2d": 1.0, "sigmoid": 1.0, "tanh": 5.0 / 3.0, "relu": math.sqrt(2.0)}
+_GAINS = {"linear": 1.0, "conv2d": 1.0, "sigmoid": 1.0, "tanh": 5.0 / 3.0, "relu": math.sqrt(2.0), "selu": 0.75}
 
 
 def calculate_gain(nonlinearity: str, slope: float = 0.01) -> float:
     """Factor that keeps the variance through a nonlinearity (PyTorch's table).
 
     Args:
-        nonlinearity: ``linear``, ``conv2d``, ``sigmoid``, ``tanh``, ``relu`` or ``leaky_relu``.
+        nonlinearity: ``linear``, ``conv2d``, ``sigmoid``, ``tanh``, ``relu``, ``selu`` or ``leaky_relu``.
         slope: Negative slope of ``leaky_relu``.
     """
     if nonlinearity == "leaky_relu":

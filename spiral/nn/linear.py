@@ -21,10 +21,24 @@ class Linear(Module):
         out_features: Length of y's last axis.
         bias: Whether to add a bias.
 
+    Attributes:
+        weight: (out_features, in_features).
+        bias: (out_features,), or None.
+
+    Returns:
+        When called with x (..., in_features): y (..., out_features).
+
+    Raises:
+        ArgumentError: a size is not positive.
+        ShapeError: when called, x's last axis is not in_features long.
+
     Example:
         >>> import spiral as sp
-        >>> Linear(3, 2)(sp.ones((5, 3))).shape
+        >>> layer = Linear(3, 2)
+        >>> layer(sp.ones((5, 3))).shape
         (5, 2)
+        >>> [(name, p.shape) for name, p in layer.named_parameters()]
+        [('weight', (2, 3)), ('bias', (2,))]
     """
 
     weight: Parameter

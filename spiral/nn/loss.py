@@ -16,36 +16,55 @@ class _Loss(Module):
         return f"reduction={self.reduction!r}"
 
 
-class CrossEntropyLoss(_Loss):
-    """See `spiral.nn.functional.cross_entropy`."""
+class _ClassLoss(_Loss):
+    weight: Tensor | None
+
+    def __init__(self, weight: Tensor | None, ignore_index: int, reduction: str) -> None:
+        super().__init__(reduction)
+        self.register_buffer("weight", weight)
+        self.ignore_index = ignore_index
+
+    def extra_repr(self) -> str:
+        return f"ignore_index={self.ignore_index}, {super().extra_repr()}"
+
+
+class CrossEntropyLoss(_ClassLoss):
+    """See `spiral.nn.functional.cross_entropy`; the weight is a buffer."""
 
     def __init__(
         self,
+        weight: Tensor | None = None,
         ignore_index: int = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction)
-        self.ignore_index = ignore_index
+        super().__init__(weight, ignore_index, reduction)
         self.label_smoothing = label_smoothing
         self.z_loss = z_loss
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return functional.cross_entropy(
-            logits, targets, self.ignore_index, self.label_smoothing, self.z_loss, self.reduction
+            logits,
+            targets,
+            self.weight,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            z_loss=self.z_loss,
+            reduction=self.reduction,
         )
 
 
-class NLLLoss(_Loss):
-    """See `spiral.nn.functional.nll_loss`."""
+class NLLLoss(_ClassLoss):
+    """See `spiral.nn.functional.nll_loss`; the weight is a buffer."""
 
-    def __init__(self, ignore_index: int = -100, reduction: str = "mean") -> None:
-        super().__init__(reduction)
-        self.ignore_index = ignore_index
+    def __init__(self, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> None:
+        super().__init__(weight, ignore_index, reduction)
 
     def forward(self, log_probs: Tensor, targets: Tensor) -> Tensor:
-        return functional.nll_loss(log_probs, targets, self.ignore_index, self.reduction)
+        return functional.nll_loss(
+            log_probs, targets, self.weight, ignore_index=self.ignore_index, reduction=self.reduction
+        )
 
 
 class MSELoss(_Loss):
@@ -60,6 +79,17 @@ class L1Loss(_Loss):
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         return functional.l1_loss(x, target, self.reduction)
+
+
+class SmoothL1Loss(_Loss):
+    """See `spiral.nn.functional.smooth_l1_loss`."""
+
+    def __init__(self, beta: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.beta = beta
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        return functional.smooth_l1_loss(x, target, self.beta, self.reduction)
 
 
 class HuberLoss(_Loss):

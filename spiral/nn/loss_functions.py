@@ -1,14 +1,18 @@
-"""Losses as functions; `spiral.nn.functional` exports them."""
+"""Losses of numbers and probabilities as functions; `spiral.nn.functional` exports them."""
 
 from __future__ import annotations
 
 from spiral import ops
-from spiral.creation import arange
 from spiral.errors import ArgumentError, ShapeError
 from spiral.tensor import Tensor
 
 
-def _reduce(name: str, loss: Tensor, reduction: str) -> Tensor:
+def reduced(name: str, loss: Tensor, reduction: str) -> Tensor:
+    """The mean, the sum or the elements of a loss.
+
+    Raises:
+        ArgumentError: another reduction.
+    """
     if reduction == "mean":
         return ops.mean(loss)
     if reduction == "sum":
@@ -23,73 +27,26 @@ def _same_shape(name: str, x: Tensor, target: Tensor) -> None:
         raise ShapeError(f"{name}: target must have the input's shape {x.shape}; received {target.shape}.")
 
 
-def cross_entropy(
-    logits: Tensor,
-    targets: Tensor,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    z_loss: float = 0.0,
-    reduction: str = "mean",
-) -> Tensor:
-    """Cross-entropy of logits with class indices.
-
-    Args:
-        logits: (..., V); the classes are the last axis, also for more than two axes.
-        targets: (...) integers in [0, V), or ``ignore_index``.
-        ignore_index: Target that does not count.
-        label_smoothing: Share of the target that is spread over all classes (Szegedy et al. 2016).
-        z_loss: Factor of the squared log-sum-exp that is added (Chowdhery et al. 2022).
-        reduction: ``"mean"`` over the targets that count, ``"sum"`` or ``"none"``.
-
-    Returns:
-        A scalar, or (...) for ``reduction="none"``.
-
-    Raises:
-        ShapeError: the shapes do not fit.
-        IndexingError: a target is not a class.
-    """
-    if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
-        raise ShapeError(
-            f"cross_entropy: expected logits (..., V) and targets (...); received {logits.shape} and {targets.shape}."
-        )
-    if logits.ndim != 2:
-        logits = logits.reshape(targets.size, logits.shape[-1])
-    loss = ops.cross_entropy(
-        logits,
-        targets if targets.ndim == 1 else targets.reshape(targets.size),
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        reduction=reduction,
-    )
-    return loss.reshape(targets.shape) if reduction == "none" and targets.ndim != 1 else loss
-
-
-def nll_loss(log_probs: Tensor, targets: Tensor, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
-    """Minus the log-probability of the target: log_probs (..., V), targets (...) integers."""
-    if log_probs.ndim < 1 or targets.shape != log_probs.shape[:-1]:
-        raise ShapeError(
-            f"nll_loss: expected log_probs (..., V) and targets (...); received {log_probs.shape} and {targets.shape}."
-        )
-    counts = targets != ignore_index
-    classes = ops.where(counts, targets, 0).reshape(targets.size)
-    rows = log_probs.reshape(targets.size, log_probs.shape[-1])
-    loss = ops.where(counts, -rows[arange(targets.size), classes].reshape(targets.shape), 0.0)
-    if reduction == "mean":
-        return ops.divide(ops.sum(loss), ops.sum(counts.astype(log_probs.dtype, copy=False)))
-    return _reduce("nll_loss", loss, reduction)
-
-
 def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """(x - target)^2."""
     _same_shape("mse_loss", x, target)
-    return _reduce("mse_loss", ops.square(x - target), reduction)
+    return reduced("mse_loss", ops.square(x - target), reduction)
 
 
 def l1_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """|x - target|; the gradient where they are equal is 0."""
     _same_shape("l1_loss", x, target)
-    return _reduce("l1_loss", ops.abs(x - target), reduction)
+    return reduced("l1_loss", ops.abs(x - target), reduction)
+
+
+def smooth_l1_loss(x: Tensor, target: Tensor, beta: float = 1.0, reduction: str = "mean") -> Tensor:
+    """d^2 / (2 beta) for |d| < beta, else |d| - beta / 2 (Girshick 2015); for beta 0 the absolute difference."""
+    if beta == 0.0:
+        return l1_loss(x, target, reduction)
+    if not beta > 0.0:
+        raise ArgumentError(f"smooth_l1_loss: beta must be at least 0; received {beta}.")
+    _same_shape("smooth_l1_loss", x, target)
+    return huber_loss(x, target, beta, reduction) * (1.0 / beta)
 
 
 def huber_loss(x: Tensor, target: Tensor, delta: float = 1.0, reduction: str = "mean") -> Tensor:
@@ -100,7 +57,7 @@ def huber_loss(x: Tensor, target: Tensor, delta: float = 1.0, reduction: str = "
     d = x - target
     size = ops.abs(d)
     loss = ops.where(size <= delta, ops.square(d) * 0.5, (size - 0.5 * delta) * delta)
-    return _reduce("huber_loss", loss, reduction)
+    return reduced("huber_loss", loss, reduction)
 
 
 def binary_cross_entropy_with_logits(
@@ -121,7 +78,7 @@ def binary_cross_entropy_with_logits(
     size = ops.where(negative, -logits, logits)
     softplus = ops.where(negative, size, 0.0) + ops.log1p(ops.exp(-size))
     weight = 1.0 if pos_weight is None else (pos_weight - 1.0) * target + 1.0
-    return _reduce(name, (1.0 - target) * logits + softplus * weight, reduction)
+    return reduced(name, (1.0 - target) * logits + softplus * weight, reduction)
 
 
 def binary_cross_entropy(probs: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -131,7 +88,7 @@ def binary_cross_entropy(probs: Tensor, target: Tensor, reduction: str = "mean")
     """
     _same_shape("binary_cross_entropy", probs, target)
     loss = target * _log(probs) + (1.0 - target) * _log(1.0 - probs)
-    return _reduce("binary_cross_entropy", -loss, reduction)
+    return reduced("binary_cross_entropy", -loss, reduction)
 
 
 def _log(p: Tensor) -> Tensor:
@@ -158,4 +115,4 @@ def kl_div(log_probs: Tensor, target: Tensor, reduction: str = "mean", log_targe
         loss = ops.where(positive, target * (ops.log(ops.where(positive, target, 1.0)) - log_probs), 0.0)
     if reduction == "batchmean":
         return ops.multiply(ops.sum(loss), 1.0 / max(loss.shape[0] if loss.ndim else 1, 1))
-    return _reduce("kl_div", loss, reduction)
+    return reduced("kl_div", loss, reduction)

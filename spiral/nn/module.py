@@ -8,12 +8,25 @@ from typing import Any, Self
 from spiral.autograd import no_grad
 from spiral.dtype import ALL, DType, as_dtype
 from spiral.errors import ArgumentError
+from spiral.nn.backward_hooks import watch_backward
 from spiral.nn.parameter import Parameter
 from spiral.nn.state import LoadReport, load_tensors
 from spiral.tensor import Tensor
 
+BackwardHook = Callable[["Module", tuple[Any, ...], tuple[Any, ...]], Any]
 PreHook = Callable[["Module", tuple[Any, ...]], Any]
 Hook = Callable[["Module", tuple[Any, ...], Any], Any]
+
+
+_TORCH_SPELLINGS = {
+    "cuda": "write .to('cuda')",
+    "cpu": "write .to('cpu')",
+    "float": "write .to(spiral.float32)",
+    "double": "write .to(spiral.float64)",
+    "half": "write .to(spiral.float16)",
+    "bfloat16": "write .to(spiral.bfloat16)",
+    "register_backward_hook": "write .register_full_backward_hook(hook)",
+}
 
 
 class RemovableHandle:
@@ -57,7 +70,7 @@ class Module:
     _modules: dict[str, Module | None]
 
     def __init__(self) -> None:
-        for name in ("_parameters", "_buffers", "_modules", "_pre_hooks", "_hooks"):
+        for name in ("_parameters", "_buffers", "_modules", "_pre_hooks", "_hooks", "_backward_hooks"):
             object.__setattr__(self, name, {})
         object.__setattr__(self, "_transient", set())
         object.__setattr__(self, "_hooked", False)
@@ -103,24 +116,38 @@ class Module:
 
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
         """Adds a parameter; None reserves the name for an optional one that is absent."""
-        self._parameters[name] = parameter
+        self._check_member("register_parameter", name, parameter, Parameter)
+        self._file(name, self._parameters, parameter)
         object.__setattr__(self, name, parameter)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Adds a tensor that moves with the module but is no parameter; only persistent ones are saved."""
-        if tensor is not None and not isinstance(tensor, Tensor):
-            raise ArgumentError(
-                f"{type(self).__name__}.register_buffer: {name!r} must be a Tensor or None; "
-                f"received {type(tensor).__name__}."
-            )
-        self._buffers[name] = tensor
+        self._check_member("register_buffer", name, tensor, Tensor)
+        self._file(name, self._buffers, tensor)
         (self._transient.discard if persistent else self._transient.add)(name)
         object.__setattr__(self, name, tensor)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Adds a sub-module under a name that need not be an identifier."""
-        self._modules[name] = module
+        self._check_member("add_module", name, module, Module)
+        self._file(name, self._modules, module)
         object.__setattr__(self, name, module)
+
+    def _check_member(self, how: str, name: str, value: Any, kind: type) -> None:
+        owner = f"{type(self).__name__}.{how}"
+        if value is not None and not isinstance(value, kind):
+            raise ArgumentError(
+                f"{owner}: {name!r} must be a {kind.__name__} or None; received {type(value).__name__}."
+            )
+        if not name or "." in name or hasattr(type(self), name):
+            raise ArgumentError(f"{owner}: {name!r} cannot be a name: it is empty, has a dot, or is the class's own.")
+        if value is self:
+            raise ArgumentError(f"{owner}: a module cannot contain itself.")
+
+    def __getattr__(self, name: str) -> Any:
+        # called for what is not there only: members are plain attributes
+        advice = _TORCH_SPELLINGS.get(name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{'; ' + advice if advice else ''}.")
 
     # ------------------------------------------------------------ walking
     def children(self) -> Iterator[Module]:
@@ -273,7 +300,12 @@ class Module:
             changed = pre_hook(self, args)
             if changed is not None:
                 args = changed if isinstance(changed, tuple) else (changed,)
+        seen = watch_backward(self, args) if self._backward_hooks else None
+        if seen is not None:
+            args = seen.args
         output = self.forward(*args, **kwargs)
+        if seen is not None:
+            output = seen.watch_output(output)
         for hook in list(self._hooks.values()):
             changed = hook(self, args, output)
             if changed is not None:
@@ -283,10 +315,11 @@ class Module:
     _hooked: bool
     _pre_hooks: dict[RemovableHandle, PreHook]
     _hooks: dict[RemovableHandle, Hook]
+    _backward_hooks: dict[RemovableHandle, BackwardHook]
     _transient: set[str]
 
     def _note_hooks(self) -> None:
-        object.__setattr__(self, "_hooked", bool(self._pre_hooks or self._hooks))
+        object.__setattr__(self, "_hooked", bool(self._pre_hooks or self._hooks or self._backward_hooks))
 
     def register_forward_pre_hook(self, hook: PreHook) -> RemovableHandle:
         """Calls ``hook(module, args)`` before forward; what it returns, if not None, replaces the arguments."""
@@ -299,6 +332,17 @@ class Module:
         """Calls ``hook(module, args, output)`` after forward; what it returns, if not None, replaces the output."""
         handle = RemovableHandle(self, self._hooks)
         self._hooks[handle] = hook
+        self._note_hooks()
+        return handle
+
+    def register_full_backward_hook(self, hook: BackwardHook) -> RemovableHandle:
+        """Calls ``hook(module, grad_inputs, grad_outputs)`` when backward has passed through the module.
+
+        Both are tuples: a gradient for each tensor among forward's positional arguments and among its
+        outputs, None where there is none. What the hook returns, if not None, replaces ``grad_inputs``.
+        """
+        handle = RemovableHandle(self, self._backward_hooks)
+        self._backward_hooks[handle] = hook
         self._note_hooks()
         return handle
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from spiral import ops
-from spiral.errors import ArgumentError, ShapeError
 from spiral.nn import functional
-from spiral.nn.functional import Pair, pair
 from spiral.nn.module import Module
+from spiral.nn.pool_functions import Pair, pair
 from spiral.tensor import Tensor
 
 
@@ -42,21 +40,60 @@ class AvgPool2d(_Pool):
         return functional.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.count_include_pad)
 
 
-class AdaptiveAvgPool2d(Module):
-    """Mean of each channel of x (N, C, H, W), as (N, C, 1, 1).
-
-    Raises:
-        ArgumentError: another output size than 1.
-    """
-
-    def __init__(self, output_size: Pair = 1) -> None:
+class _Pool1d(Module):
+    def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0) -> None:
         super().__init__()
-        if pair("AdaptiveAvgPool2d: output_size", output_size) != (1, 1):
-            raise ArgumentError(
-                f"AdaptiveAvgPool2d: only output_size 1 is supported; received {output_size!r}. Use AvgPool2d."
-            )
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding = padding
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class MaxPool1d(_Pool1d):
+    """Largest value of each window of x (N, C, L); the stride is the window's size by default."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4:
-            raise ShapeError(f"AdaptiveAvgPool2d: expected x (N, C, H, W); received {x.shape}.")
-        return ops.mean(x, axis=(2, 3), keepdims=True)
+        return functional.max_pool1d(x, self.kernel_size, self.stride, self.padding)
+
+
+class AvgPool1d(_Pool1d):
+    """Mean of each window of x (N, C, L); ``count_include_pad`` counts the padding's zeros."""
+
+    def __init__(
+        self, kernel_size: int, stride: int | None = None, padding: int = 0, count_include_pad: bool = True
+    ) -> None:
+        super().__init__(kernel_size, stride, padding)
+        self.count_include_pad = count_include_pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.avg_pool1d(x, self.kernel_size, self.stride, self.padding, self.count_include_pad)
+
+
+class AdaptiveAvgPool2d(Module):
+    """Means over windows of x (N, C, H, W) so chosen that the result is (N, C, *output_size); None keeps a length."""
+
+    def __init__(self, output_size: int | tuple[int | None, int | None] = 1) -> None:
+        super().__init__()
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.adaptive_avg_pool2d(x, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class AdaptiveAvgPool1d(Module):
+    """Means over windows of x (N, C, L) so chosen that the result is (N, C, output_size)."""
+
+    def __init__(self, output_size: int = 1) -> None:
+        super().__init__()
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.adaptive_avg_pool1d(x, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"

@@ -26,6 +26,7 @@ class _Recurrent(Module):
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
+        bidirectional: bool = False,
     ) -> None:
         super().__init__()
         if min(input_size, hidden_size, num_layers) < 1:
@@ -33,66 +34,85 @@ class _Recurrent(Module):
                 f"{type(self).__name__}: sizes and num_layers must be positive; received input_size={input_size}, "
                 f"hidden_size={hidden_size}, num_layers={num_layers}."
             )
+        if not 0.0 <= dropout <= 1.0:
+            raise ArgumentError(f"{type(self).__name__}: dropout must be in [0, 1]; received {dropout}.")
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
         self.has_bias = bias
         self.batch_first = batch_first
         self.dropout = dropout
+        self.bidirectional = bidirectional
+        self._suffixes = ("", "_reverse") if bidirectional else ("",)
         rows = self._gates * hidden_size
         bound = 1.0 / math.sqrt(hidden_size)
         for layer in range(num_layers):
-            columns = hidden_size if layer else input_size
-            shapes = {"weight_ih": (rows, columns), "weight_hh": (rows, hidden_size)}
+            columns = hidden_size * len(self._suffixes) if layer else input_size
+            shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, columns), "weight_hh": (rows, hidden_size)}
             if bias:
-                shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}  # type: ignore[dict-item]
-            for name, shape in shapes.items():
-                parameter = init.uniform_(Parameter(empty_(shape)), -bound, bound)
-                self.register_parameter(f"{name}_l{layer}", parameter)
+                shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+            for suffix in self._suffixes:
+                for name, shape in shapes.items():
+                    parameter = init.uniform_(Parameter(empty_(shape)), -bound, bound)
+                    self.register_parameter(f"{name}_l{layer}{suffix}", parameter)
 
-    def _weights(self, layer: int) -> tuple[Any, Any, Any, Any]:
+    def _weights(self, layer: int, suffix: str) -> tuple[Any, Any, Any, Any]:
         kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        return tuple(self._parameters.get(f"{kind}_l{layer}") for kind in kinds)  # type: ignore[return-value]
+        return tuple(self._parameters.get(f"{kind}_l{layer}{suffix}") for kind in kinds)  # type: ignore[return-value]
 
     def _run(self, x: Tensor, states: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """All layers over time: the outputs, and the last states, each (num_layers, B, hidden_size)."""
-        if x.ndim != 3 or x.shape[2] != self.input_size or 0 in x.shape:
+        """All layers over time: the outputs, and the last states, each (layers * directions, B, hidden_size)."""
+        name = type(self).__name__
+        if x.ndim == 2:  # one sequence without a batch axis
+            given = None if states is None else tuple(ops.expand_dims(s, axis=1) for s in states)
+            y, last_states = self._run(ops.expand_dims(x, axis=0 if self.batch_first else 1), given)
+            return ops.squeeze(y, axis=0 if self.batch_first else 1), tuple(ops.squeeze(s, axis=1) for s in last_states)
+        time = 1 if self.batch_first else 0
+        if x.ndim != 3 or x.shape[2] != self.input_size or x.shape[time] == 0:
             order = "(B, T, " if self.batch_first else "(T, B, "
             raise ShapeError(
-                f"{type(self).__name__}: expected x {order}{self.input_size}) without empty axes; received {x.shape}."
+                f"{name}: expected x {order}{self.input_size}) or (T, {self.input_size}), where T > 0; "
+                f"received {x.shape}."
             )
-        batch = x.shape[0 if self.batch_first else 1]
-        wanted = (self.num_layers, batch, self.hidden_size)
+        directions = len(self._suffixes)
+        wanted = (self.num_layers * directions, x.shape[1 - time], self.hidden_size)
         if states is None:
             states = tuple(zeros(wanted, dtype=x.dtype, device=x.device) for _ in range(self._states))
         for state in states:
             if state.shape != wanted:
-                raise ShapeError(f"{type(self).__name__}: the state must be {wanted}; received {state.shape}.")
-        time = 1 if self.batch_first else 0
+                raise ShapeError(f"{name}: the state must be {wanted}; received {state.shape}.")
         last: list[list[Tensor]] = [[] for _ in states]
         for layer in range(self.num_layers):
             if layer:
                 x = functional.dropout(x, self.dropout, self.training)
-            x, final = self._layer(x, time, layer, tuple(s[layer] for s in states))
-            for kept, state in zip(last, final, strict=True):
-                kept.append(state)
+            outputs = []
+            for direction, suffix in enumerate(self._suffixes):
+                first = tuple(s[layer * directions + direction] for s in states)
+                y, final = self._direction(x, time, self._weights(layer, suffix), first, bool(direction))
+                outputs.append(y)
+                for kept, state in zip(last, final, strict=True):
+                    kept.append(state)
+            x = outputs[0] if directions == 1 else ops.concat(outputs, axis=-1)
         return x, tuple(ops.stack(kept, axis=0) for kept in last)
 
-    def _layer(self, x: Tensor, time: int, layer: int, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        w_ih, w_hh, b_ih, b_hh = self._weights(layer)
+    def _direction(
+        self, x: Tensor, time: int, weights: tuple[Any, ...], states: tuple[Tensor, ...], backwards: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        w_ih, w_hh, b_ih, b_hh = weights
         projected = ops.linear(x, w_ih, b_ih)  # the inputs' part of every step in one product
+        steps = ops.split(projected, projected.shape[time], axis=time)
         outputs = []
-        for step in ops.split(projected, projected.shape[time], axis=time):
+        for step in reversed(steps) if backwards else steps:
             states = self._cell(ops.squeeze(step, axis=time), ops.linear(states[0], w_hh, b_hh), states)
             outputs.append(states[0])
-        return ops.stack(outputs, axis=time), states
+        return ops.stack(outputs[::-1] if backwards else outputs, axis=time), states
 
     def _cell(self, from_x: Tensor, from_h: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         raise NotImplementedError(f"{type(self).__name__}: write _cell.")
 
     def extra_repr(self) -> str:
         parts = [f"{self.input_size} -> {self.hidden_size}"]
-        return ", ".join(parts + ["batch_first"] * self.batch_first)
+        return ", ".join(parts + ["batch_first"] * self.batch_first + ["bidirectional"] * self.bidirectional)
 
 
 class LSTM(_Recurrent):
@@ -103,15 +123,16 @@ class LSTM(_Recurrent):
         hidden_size: Length of the state.
         num_layers: Layers, each over the outputs of the one before.
         bias: Whether there are biases.
-        batch_first: Whether x is (B, T, input_size) rather than (T, B, input_size).
+        batch_first: Whether x is (B, T, input_size) rather than (T, B, input_size); also (T, input_size) alone.
         dropout: Probability between layers, in training.
+        bidirectional: Whether every layer also runs from the end; outputs are joined, forward first.
     """
 
     _gates = 4
     _states = 2
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The last layer's outputs, and (h, c), each (num_layers, B, hidden_size)."""
+        """The last layer's outputs, and (h, c), each (num_layers * directions, B, hidden_size)."""
         y, (h, c) = self._run(x, state)
         return y, (h, c)
 
@@ -130,7 +151,7 @@ class GRU(_Recurrent):
     _gates = 3
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The last layer's outputs, and h (num_layers, B, hidden_size)."""
+        """The last layer's outputs, and h (num_layers * directions, B, hidden_size)."""
         y, (h,) = self._run(x, None if state is None else (state,))
         return y, h
 

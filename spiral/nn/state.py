@@ -54,6 +54,10 @@ def load_tensors(owner: str, targets: Mapping[str, Tensor], source: Mapping[str,
     Raises:
         StateDictError: names or shapes do not fit; the message lists all of them.
     """
+    refused = [f"{k}: expected a tensor or an array; received {type(v).__name__}" for k, v in source.items()
+               if not hasattr(v, "shape")]  # fmt: skip
+    if refused:
+        raise StateDictError(f"{owner}.load_state_dict: the state dict does not fit:" + _lines(refused))
     missing = tuple(name for name in targets if name not in source)
     unexpected = tuple(name for name in source if name not in targets)
     mismatched = tuple(
@@ -68,11 +72,14 @@ def load_tensors(owner: str, targets: Mapping[str, Tensor], source: Mapping[str,
         problems.append(f"unexpected: {', '.join(unexpected)}")
     problems += [f"{name}: expected shape {wanted}; received {got}" for name, wanted, got in mismatched]
     if problems:
-        text = "".join(f"\n  {p}" for p in problems)
         raise StateDictError(
-            f"{owner}.load_state_dict: the state dict does not fit:{text}", missing, unexpected, mismatched
+            f"{owner}.load_state_dict: the state dict does not fit:{_lines(problems)}", missing, unexpected, mismatched
         )
     for name, target in targets.items():
         if name in source:
             target.copy_(asarray(source[name], dtype=target.dtype))
     return LoadReport(missing, unexpected)
+
+
+def _lines(problems: list[str]) -> str:
+    return "".join(f"\n  {p}" for p in problems)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from spiral.op import OPS, F
 from spiral.ops import attention as _attention
 from spiral.ops import (
@@ -43,5 +45,6 @@ for _name in rearrange.__all__:
 
 # what `spiral` re-exports: not the gradients and steps that only other code calls, not what stands in
 # `spiral.linalg`, not the family modules
-_public = {n for n in _generated.__all__ if not OPS[n].internal and OPS[n].family != "decomposition"}
-__all__ = sorted(_public | {*composite.__all__, *rearrange.__all__, *standard.__all__})
+if not TYPE_CHECKING:  # a type checker cannot read a computed list and would take it for an empty one
+    _public = {n for n in _generated.__all__ if not OPS[n].internal and OPS[n].family != "decomposition"}
+    __all__ = sorted(_public | {*composite.__all__, *rearrange.__all__, *standard.__all__})

@@ -29,6 +29,25 @@ def _repeat(x: Any, groups: int) -> Any:
     return np.broadcast_to(x[:, :, None], (b, h, groups, s, d)).reshape(b, h * groups, s, d)
 
 
+def repeat_heads(x: Any, n_head: int) -> Any:
+    """x (B, Hk, S, D) with every head repeated, so that there are n_head; x itself where there are already."""
+    b, hk, n, d = x.shape
+    if hk == n_head:
+        return x
+    wide = F.broadcast_to(F.expand_dims(x, axis=2), shape=(b, hk, n_head // hk, n, d))
+    return F.reshape(wide, (b, n_head, n, d))
+
+
+def probabilities(q: Any, k: Any, mask: Any, scale: float, causal: bool, window: int) -> Any:
+    """softmax(q k^T * scale + mask) (B, H, T, S), in ops; rows that see nothing are 0."""
+    s = F.matmul(q, F.permute_dims(repeat_heads(k, q.shape[1]), (0, 1, 3, 2))) * scale
+    if mask is not None:
+        s = s + mask
+    s = F.where(F.constant(_allowed(q.shape[2], k.shape[2], causal, window), q), s, -math.inf)
+    some = F.max(s.detach(), axis=-1, keepdims=True) > -math.inf
+    return F.where(some, F.softmax(F.where(some, s, 0.0), axis=-1), 0.0)
+
+
 @op("attention(q, k, v, mask?, *, scale: float, causal: bool = False, window: int = 0) -> y, lse:hidden")
 class Attention:
     """softmax(q k^T * scale + mask) v for q (B, H, T, D), k and v (B, Hk, S, D).
@@ -41,7 +60,7 @@ class Attention:
 
     @staticmethod
     def meta(q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool, window: int) -> tuple[Spec, Spec]:
-        need_float("attention", q=q, k=k, v=v)
+        need_float("attention", q=q, k=k, v=v, mask=mask)
         if q.ndim != 4 or k.ndim != 4 or tuple(k.shape) != tuple(v.shape):
             raise ShapeError(
                 f"attention: expected q (B, H, T, D) and k, v (B, Hk, S, D); received {tuple(q.shape)}, "
@@ -79,21 +98,7 @@ class Attention:
 
     @staticmethod
     def decompose(q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool, window: int) -> Any:
-        b, h, t, d = q.shape
-        hk, n = k.shape[1], k.shape[2]
-        if h != hk:
-            wide = (b, hk, h // hk, n, d)
-            k = F.reshape(F.broadcast_to(F.expand_dims(k, axis=2), shape=wide), (b, h, n, d))
-            v = F.reshape(F.broadcast_to(F.expand_dims(v, axis=2), shape=wide), (b, h, n, d))
-        s = F.matmul(q, F.permute_dims(k, (0, 1, 3, 2))) * scale
-        if mask is not None:
-            s = s + mask
-        ok = _allowed(t, n, causal, window)
-        seen = F.constant(ok, q)
-        s = F.where(seen, s, -math.inf)
-        some = F.max(s.detach(), axis=-1, keepdims=True) > -math.inf
-        p = F.where(some, F.softmax(F.where(some, s, 0.0), axis=-1), 0.0)
-        return F.matmul(p, v)
+        return F.matmul(probabilities(q, k, mask, scale, causal, window), repeat_heads(v, q.shape[1]))
 
     @staticmethod
     def vjp(
@@ -122,6 +127,10 @@ class Attention:
         yield q, k, v, None, 0.3, True, 0
         yield q, k, v, None, 0.3, True, 3
         yield q, k, v, s.normal(1, 4, 5, 7), 0.3, False, 0
+        holes = s.normal(1, 1, 5, 7)
+        holes[..., 1, :] = -np.inf  # a row that sees nothing
+        holes[..., 2, 3:] = -np.inf
+        yield q, k, v, holes, 0.3, False, 0
         x = s.normal(2, 65, 3, 2, 16)
         yield *(x[:, :, i].transpose(0, 2, 1, 3) for i in range(3)), None, 0.25, True, 0
 
@@ -130,14 +139,12 @@ def _mask_gradient(
     g: Any, q: Any, k: Any, v: Any, y: Any, lse: Any, mask: Any, scale: float, causal: bool, window: int
 ) -> Any:
     """Gradient of an additive mask: p * (g v^T - sum(g y)); needs the T x S matrix once."""
-    groups = q.shape[1] // k.shape[1]
-    if groups > 1:
-        wide = (k.shape[0], k.shape[1], groups, *k.shape[2:])
-        k = F.reshape(F.broadcast_to(F.expand_dims(k, axis=2), shape=wide), (*q.shape[:2], *k.shape[2:]))
-        v = F.reshape(F.broadcast_to(F.expand_dims(v, axis=2), shape=wide), (*q.shape[:2], *v.shape[2:]))
+    k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
     s = F.matmul(q, F.permute_dims(k, (0, 1, 3, 2))) * scale + mask
+    lse = F.expand_dims(lse, axis=-1)
     ok = F.constant(_allowed(q.shape[2], k.shape[2], causal, window), q)
-    p = F.where(ok, F.exp(s - F.expand_dims(lse, axis=-1)), 0.0)
+    # a row that sees nothing has lse = -inf, and -inf - -inf is NaN
+    p = F.where(F.bitwise_and(ok, lse > -math.inf), F.exp(s - lse), 0.0)
     delta = F.sum(g * y, axis=-1, keepdims=True)
     return like(p * (F.matmul(g, F.permute_dims(v, (0, 1, 3, 2))) - delta), mask.spec)
 
@@ -178,5 +185,5 @@ class AttentionGrad:
     def samples(s: Any) -> Any:
         for causal, window in ((False, 0), (True, 0), (True, 3)):
             q, k, v = s.normal(2, 4, 5, 8), s.normal(2, 2, 7, 8), s.normal(2, 2, 7, 8)
-            y, lse = Attention.oracle(q, k, v, None, 0.3, causal, window)  # type: ignore[attr-defined]
+            y, lse = Attention.oracle(q, k, v, None, 0.3, causal, window)
             yield s.normal(2, 4, 5, 8), q, k, v, y, lse, None, 0.3, causal, window

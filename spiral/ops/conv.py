@@ -94,7 +94,6 @@ class Conv2dGrad:
     """Gradients of conv2d; those not needed have no elements."""
 
     internal = True
-    nondifferentiable = True
 
     @staticmethod
     def meta(
@@ -136,11 +135,43 @@ class Conv2dGrad:
         return dx, dw, db
 
     @staticmethod
+    def vjp(
+        need: Any, grads: Any, g: Any, x: Any, weight: Any, stride: Pair, padding: Pair, dilation: Pair, groups: int,
+        need_x: bool, need_weight: bool, need_bias: bool,
+    ) -> Any:  # fmt: skip
+        # <g, conv(x, w)> is linear in each of g, x and w, and dx and dw are its gradients: with cotangents u of dx,
+        # a of dw and b of db, differentiate <g, conv(u, w)> + <g, conv(x, a)> + <g, b>
+        window = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        u, a, b = (v if asked else None for v, asked in zip(grads, (need_x, need_weight, need_bias), strict=True))
+
+        def transposed(at: Any, kernel: Any, of_x: bool) -> Any:
+            parts = F.conv2d_grad(
+                g, at, kernel, **window, need_x=of_x, need_weight=not of_x, need_bias=False
+            )  # fmt: skip
+            return parts[0] if of_x else parts[1]
+
+        terms = []
+        if need[0] and u is not None:
+            terms.append(F.conv2d(u, weight, b, **window))
+        if need[0] and a is not None:
+            terms.append(F.conv2d(x, a, b if u is None else None, **window))
+        if need[0] and b is not None and not terms:
+            terms.append(F.broadcast_to(F.reshape(b, (-1, 1, 1)), g.shape))
+        dg = None if not terms else terms[0] if len(terms) == 1 else terms[0] + terms[1]
+        dx = transposed(x, a, True) if need[1] and a is not None else None
+        dw = transposed(u, weight, False) if need[2] and u is not None else None
+        return dg, dx, dw
+
+    @staticmethod
     def samples(s: Any) -> Any:
         yield (s.normal(2, 4, 5, 4), s.normal(2, 3, 7, 6), s.normal(4, 3, 3, 3), (1, 1), (0, 0), (1, 1), 1,
                True, True, True)  # fmt: skip
         yield (s.normal(2, 6, 3, 9), s.normal(2, 4, 7, 6), s.normal(6, 2, 3, 2), (2, 1), (1, 2), (2, 1), 2,
                True, True, True)  # fmt: skip
+        yield (s.normal(1, 2, 2, 2), s.normal(1, 1, 6, 6), s.normal(2, 1, 3, 3), (2, 2), (0, 0), (1, 1), 1,
+               False, True, False)  # fmt: skip
+        yield (s.normal(1, 2, 2, 2), s.normal(1, 1, 6, 6), s.normal(2, 1, 3, 3), (2, 2), (0, 0), (1, 1), 1,
+               True, False, True)  # fmt: skip
 
 
 class _Pool:
@@ -178,7 +209,7 @@ class MaxPool2d:
     @staticmethod
     def decompose(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
         # differentiated only for second derivatives: the positions are constants there
-        y, at = MaxPool2d.oracle(x.detach().numpy(), kernel, stride, padding)  # type: ignore[attr-defined]
+        y, at = MaxPool2d.oracle(x.detach().numpy(), kernel, stride, padding)
         n, c, h, w = x.shape
         plane = np.arange(n * c).reshape(n, c, 1, 1) * (h * w)
         return F.getitem(F.reshape(x, (-1,)), index=((plane + at).astype(np.int64),))

@@ -160,7 +160,8 @@ class _Triangle:
     def within(x: Any, k: int) -> int:
         """k where it still means something: NumPy overflows far outside, and makes a matrix of a vector."""
         _Triangle.meta(x, k)
-        return max(-x.shape[-2] - 1, min(k, x.shape[-1] + 1))
+        rows, columns = int(x.shape[-2]), int(x.shape[-1])
+        return max(-rows - 1, min(k, columns + 1))
 
     @staticmethod
     def meta(x: Any, k: int) -> Spec:
@@ -366,7 +367,7 @@ def shape_of_index(shape: tuple[int, ...], index: Any) -> tuple[int, ...]:
         IndexingError: the index does not fit; the message carries NumPy's reason.
     """
     try:
-        return np.broadcast_to(np.empty((), np.bool_), shape)[index].shape
+        return tuple(np.broadcast_to(np.empty((), np.bool_), shape)[index].shape)
     except IndexError as error:
         raise IndexingError(f"index: {error} (shape {shape}).") from None
     except TypeError as error:

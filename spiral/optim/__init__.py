@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spiral.optim.adafactor import Adafactor
 from spiral.optim.adam import Adam, AdamW
-from spiral.optim.clip import clip_grad_norm_, clip_grad_value_
+from spiral.optim.clip import clip_grad_norm_, clip_grad_value_, scale_grads
 from spiral.optim.ema import EMA
 from spiral.optim.lion import Lion
 from spiral.optim.optimizer import Optimizer
@@ -39,6 +39,7 @@ __all__ = [
     "cosine_factor",
     "linear",
     "linear_factor",
+    "scale_grads",
     "warmup_factor",
     "wsd",
     "wsd_factor",

@@ -50,11 +50,14 @@ class AdamW(_Adam):
         eps: Added to the root of the average square.
         weight_decay: Share of the parameter, times lr, that a step takes away.
 
+    Raises:
+        ArgumentError: no parameters, one that collects no gradients, or a setting out of range.
+
     Example:
         >>> import spiral as sp
         >>> w = sp.ones(2).requires_grad_()
         >>> opt = AdamW([w], lr=0.5, weight_decay=0.0)
-        >>> (w * w).sum().backward(); opt.step(); w.tolist()
+        >>> (w * w).sum().backward(); opt.step(); [round(x, 6) for x in w.tolist()]
         [0.5, 0.5]
     """
 

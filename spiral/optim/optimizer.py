@@ -9,11 +9,18 @@ from spiral.autograd import no_grad
 from spiral.creation import asarray, zeros_like
 from spiral.errors import ArgumentError
 from spiral.nn.state import StateDictError
+from spiral.storage import copy_array
 from spiral.tensor import Tensor
 from spiral.tensor_core import TensorCore
 
 Params = Iterable[Tensor] | Iterable[Mapping[str, Any]]
 Batch = tuple[int, list[Tensor], list[Tensor], dict[str, list[Tensor]]]
+
+
+def _own_memory(p: Tensor) -> None:
+    """Gives a transposed, broadcast or read-only parameter memory that a fused step can overwrite."""
+    if not (p._a.flags.c_contiguous and p._a.flags.writeable):
+        p._a = copy_array(p._a)
 
 
 class Optimizer:
@@ -65,6 +72,7 @@ class Optimizer:
             if id(p) in known:
                 raise ArgumentError(f"{name}: params[{i}] {p.shape} is given twice.")
             known.add(id(p))
+            _own_memory(p)
         settings = {**self.defaults, **{k: v for k, v in group.items() if k != "params"}}
         self._check(settings)
         self.param_groups.append({"params": params, **settings})
@@ -147,7 +155,11 @@ class Optimizer:
         Raises:
             StateDictError: the groups or shapes are others; it lists all of them, and nothing was loaded.
         """
-        name, groups = type(self).__name__, state["param_groups"]
+        name = type(self).__name__
+        absent = [key for key in ("param_groups", "state") if key not in state]
+        if absent:
+            raise StateDictError(f"{name}.load_state_dict: missing {', '.join(absent)}.", missing=tuple(absent))
+        groups = state["param_groups"]
         sizes, received = [len(g["params"]) for g in self.param_groups], [len(g["params"]) for g in groups]
         if sizes != received:
             raise StateDictError(f"{name}.load_state_dict: expected groups of {sizes} parameters; received {received}.")

@@ -70,6 +70,8 @@ class LRSchedule:
 
     def _apply(self) -> None:
         factor = self.factor(self.last_step)
+        # groups that were added since: their lr is their base value
+        self.base_lrs += [float(group["lr"]) for group in self.optimizer.param_groups[len(self.base_lrs) :]]
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base * factor
 

@@ -18,7 +18,7 @@ from spiral.data import TokenDataset, TokenLoader
 from spiral.errors import ConfigError, DataError, TrainingError
 from spiral.models.files import set_weights, weight_arrays
 from spiral.models.llama import Llama
-from spiral.optim import AdamW
+from spiral.optim import AdamW, scale_grads
 from spiral.train.callbacks import Callback
 from spiral.train.checkpoint import Checkpoint, flatten, load_checkpoint, save_checkpoint, unflatten
 from spiral.train.config import TrainConfig
@@ -83,9 +83,26 @@ class Trainer:
         fingerprint: What the data is, such as a hash; a checkpoint of other data is refused.
         callbacks: See `Callback`.
 
+    Attributes:
+        step: Steps taken so far.
+        seconds: Time that they took.
+        folder: Where metrics and checkpoints go: `config.run.out`.
+        last_evaluation: The newest evaluation, if any.
+
+    Raises:
+        DataError: The text is shorter than one window of the context.
+
     Example:
-        >>> trainer = Trainer(model, tokens, None, config)  # doctest: +SKIP
-        >>> trainer.fit()  # doctest: +SKIP
+        >>> import tempfile
+        >>> config = TrainConfig().with_overrides([
+        ...     f"run.out={tempfile.mkdtemp()}", "run.steps=3", "run.batch_size=2", "model.context_length=8",
+        ...     "model.n_layer=1", "model.n_head=2", "model.n_kv_head=1", "model.dim=8", "model.ffn_dim=16",
+        ... ])
+        >>> tokens = TokenDataset([i % 7 for i in range(200)], vocab_size=7)
+        >>> trainer = Trainer(Llama(config.model.llama(7)), tokens, None, config)
+        >>> trainer.fit()
+        >>> trainer.step, sorted(path.name for path in trainer.folder.iterdir())
+        (3, ['checkpoints', 'metrics.jsonl'])
     """
 
     def __init__(
@@ -190,7 +207,7 @@ class Trainer:
                 )
             limit = self.config.optim.clip
             if limit and norm > limit:
-                sp.ops.scale_(gradients, factor=limit / norm)
+                scale_grads(self.parameters, limit / norm)
         return norm
 
     def evaluate(self) -> None:

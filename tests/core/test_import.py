@@ -3,11 +3,12 @@
 import ast
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
-import spiral.storage
+from spiral.storage import native
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +46,8 @@ def imports(path):
             yield from (a.name for a in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             yield node.module
+            if node.module == "spiral":  # from spiral import nn
+                yield from (f"spiral.{a.name}" for a in node.names)
 
 
 @pytest.mark.parametrize(
@@ -64,15 +67,64 @@ def test_lower_layers_import_only_what_they_may(folder, allowed):
     assert bad == []
 
 
-def test_core_never_names_a_backend():
-    core = [p for p in (ROOT / "spiral").glob("*.py")] + list((ROOT / "spiral" / "ops").glob("*.py"))
+def files(*folders):
+    """The package's own files in these folders, without what the links to backends, kernels and plugins show."""
+    for folder in folders:
+        yield from sorted((ROOT / "spiral" / folder).glob("*.py"))
+
+
+EVERY_PACKAGE = sorted(p.parent.name for p in (ROOT / "spiral").glob("*/__init__.py") if not p.parent.is_symlink())
+
+
+@pytest.mark.parametrize("package", [".", *EVERY_PACKAGE])
+def test_nothing_names_a_backend_a_kernel_or_a_plugin(package):
     bad = [
         (p.name, m)
-        for p in core
+        for p in files(package)
         for m in imports(p)
-        if m.startswith(("spiral.backends.", "spiral.kernels", "spiral.plugins"))
+        if m.startswith(("spiral.backends.", "spiral.kernels", "spiral.plugins", "spiral._native"))
     ]
     assert bad == []
+
+
+# who stands on whom: a package may use the core, ops and what is listed here
+MAY_USE = {
+    "ops": (),
+    "nn": (),
+    "optim": ("nn",),
+    "data": (),
+    "text": (),
+    "io": (),
+    "models": ("nn", "io", "text"),
+    "train": ("nn", "optim", "data", "text", "io", "models"),
+    "testing": (),
+    "cli": EVERY_PACKAGE,
+}
+
+
+@pytest.mark.parametrize("package", EVERY_PACKAGE)
+def test_a_package_stands_only_on_those_below_it(package):
+    known = {f"spiral.{name}" for name in EVERY_PACKAGE}
+    allowed = {"spiral.ops", f"spiral.{package}", *(f"spiral.{name}" for name in MAY_USE[package])}
+    found = {".".join(m.split(".")[:2]) for p in files(package) for m in imports(p)}
+    assert sorted(found & known - allowed) == []
+
+
+def test_the_core_stands_on_ops_alone():
+    upper = tuple(f"spiral.{name}" for name in EVERY_PACKAGE if name != "ops")
+    core = [p for p in files(".") if p.name != "__init__.py"]  # which only tells type checkers about them
+    assert [(p.name, m) for p in core for m in imports(p) if m.startswith(upper)] == []
+
+
+def test_import_needs_numpy_and_ml_dtypes_only():
+    code = """
+        import sys
+        before = set(sys.modules)
+        import spiral
+        found = {name.partition(".")[0] for name in set(sys.modules) - before}
+        print(sorted(found - sys.stdlib_module_names - {"numpy", "ml_dtypes", "spiral"}))
+    """
+    assert run(textwrap.dedent(code)).strip() == "[]"
 
 
 def test_packages_are_reachable_from_the_top_and_not_shadowed_by_op_families():
@@ -80,6 +132,6 @@ def test_packages_are_reachable_from_the_top_and_not_shadowed_by_op_families():
     assert "spiral.optim" in run(code) and "True" in run(code)
 
 
-@pytest.mark.skipif(spiral.storage.native is None, reason="the table lists the C++ kernels, which are not loaded")
+@pytest.mark.skipif(native is None, reason="the table lists the C++ kernels, and they are not here")
 def test_op_table_is_current():
     subprocess.run([sys.executable, "-m", "spiral.op_table", "--check"], check=True, cwd=ROOT, capture_output=True)

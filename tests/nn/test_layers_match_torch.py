@@ -56,6 +56,28 @@ LAYERS = {
         (2, 3, 7, 7),
     ),
     "global-pool": (lambda: nn.AdaptiveAvgPool2d(1), lambda: torch.nn.AdaptiveAvgPool2d(1), (2, 3, 4, 5)),
+    "adaptive-pool": (
+        lambda: nn.AdaptiveAvgPool2d((3, 7)),
+        lambda: torch.nn.AdaptiveAvgPool2d((3, 7)),
+        (2, 3, 8, 5),
+    ),
+    "adaptive-pool-one-axis": (
+        lambda: nn.AdaptiveAvgPool2d((None, 2)),
+        lambda: torch.nn.AdaptiveAvgPool2d((None, 2)),
+        (2, 3, 4, 5),
+    ),
+    "adaptive-pool-1d": (lambda: nn.AdaptiveAvgPool1d(4), lambda: torch.nn.AdaptiveAvgPool1d(4), (2, 3, 7)),
+    "max-pool-1d": (lambda: nn.MaxPool1d(3, 2, 1), lambda: torch.nn.MaxPool1d(3, 2, 1), (2, 3, 8)),
+    "avg-pool-1d": (
+        lambda: nn.AvgPool1d(3, 2, 1, count_include_pad=False),
+        lambda: torch.nn.AvgPool1d(3, 2, 1, count_include_pad=False),
+        (2, 3, 8),
+    ),
+    "leaky-relu": (lambda: nn.LeakyReLU(0.2), lambda: torch.nn.LeakyReLU(0.2), (3, 4)),
+    "elu": (lambda: nn.ELU(0.7), lambda: torch.nn.ELU(0.7), (3, 4)),
+    "softplus": (lambda: nn.Softplus(2.0), lambda: torch.nn.Softplus(2.0), (3, 4)),
+    "log-softmax": (lambda: nn.LogSoftmax(1), lambda: torch.nn.LogSoftmax(1), (3, 4, 2)),
+    "identity": (lambda: nn.Identity(3, bias=False), torch.nn.Identity, (3, 4)),
     "relu": (nn.ReLU, torch.nn.ReLU, (3, 4)),
     "gelu": (nn.GELU, torch.nn.GELU, (3, 4)),
     "gelu-tanh": (lambda: nn.GELU("tanh"), lambda: torch.nn.GELU("tanh"), (3, 4)),
@@ -99,10 +121,23 @@ def test_embedding_matches_torch_and_its_padding_row_gets_no_gradient():
     compare_module(padded, torch.nn.Embedding(5, 3, padding_idx=2), indices)
 
 
+@pytest.mark.parametrize("name", ["LeakyReLU", "ELU", "Softplus"])
+def test_activations_and_their_gradients_are_finite_and_torchs_far_out_and_at_zero(name):
+    x = np.array([-np.inf, -1e4, -90.0, 0.0, 90.0, 1e4, np.inf], np.float32)
+    ours, theirs = sp.asarray(x).requires_grad_(), torch.tensor(x, requires_grad=True)
+    y, t = getattr(nn, name)()(ours), getattr(torch.nn, name)()(theirs)
+    np.testing.assert_allclose(y.numpy(), t.detach().numpy(), rtol=1e-6)
+    y.sum().backward()
+    t.sum().backward()
+    np.testing.assert_allclose(ours.grad.numpy()[1:-1], theirs.grad.numpy()[1:-1], rtol=1e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("batch_first", [True, False])
-def test_lstm_matches_torch(bias, batch_first):
-    settings = {"num_layers": 2, "bias": bias, "batch_first": batch_first}
+def test_lstm_matches_torch(bias, batch_first, both):
+    settings = {"num_layers": 2, "bias": bias, "batch_first": batch_first, "bidirectional": both}
+    n_states = 4 if both else 2
     ours, theirs = nn.LSTM(3, 4, **settings), torch.nn.LSTM(3, 4, **settings)
     batch = 2 if batch_first else 5
 
@@ -114,14 +149,16 @@ def test_lstm_matches_torch(bias, batch_first):
         return run
 
     copy_weights(ours, theirs)
-    compare(call(ours), call(theirs), normal(2, 5, 3), normal(2, batch, 4), normal(2, batch, 4, seed=1))
+    states = normal(n_states, batch, 4), normal(n_states, batch, 4, seed=1)
+    compare(call(ours), call(theirs), normal(2, 5, 3), *states)
     for name, p in theirs.named_parameters():
         close(dict(ours.named_parameters())[name].grad, p.grad, 5e-5)
 
 
+@pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("batch_first", [True, False])
-def test_gru_matches_torch(batch_first):
-    settings = {"num_layers": 2, "batch_first": batch_first}
+def test_gru_matches_torch(batch_first, both):
+    settings = {"num_layers": 2, "batch_first": batch_first, "bidirectional": both}
     ours, theirs = nn.GRU(3, 4, **settings), torch.nn.GRU(3, 4, **settings)
     copy_weights(ours, theirs)
 
@@ -135,6 +172,26 @@ def test_gru_matches_torch(batch_first):
     compare(call(ours), call(theirs), normal(2, 5, 3))
     for name, p in theirs.named_parameters():
         close(dict(ours.named_parameters())[name].grad, p.grad, 5e-5)
+
+
+def test_a_recurrent_layer_takes_one_sequence_without_a_batch_and_no_sequences_at_all():
+    ours, theirs = nn.LSTM(3, 4, bidirectional=True), torch.nn.LSTM(3, 4, bidirectional=True)
+    copy_weights(ours, theirs)
+    y, (h, c) = ours(sp.asarray(normal(5, 3)))
+    t, (ht, ct) = theirs(torch.tensor(normal(5, 3)))
+    for a, b in ((y, t), (h, ht), (c, ct)):
+        assert a.shape == tuple(b.shape)
+        close(a, b)
+    y, (h, c) = ours(sp.zeros((5, 0, 3)))
+    assert y.shape == (5, 0, 8) and h.shape == c.shape == (2, 0, 4)
+
+
+def test_dropout_between_recurrent_layers_acts_in_training_only():
+    sp.random.manual_seed(0)
+    module, x = nn.GRU(3, 4, num_layers=2, dropout=0.5), sp.asarray(normal(5, 2, 3))
+    assert module(x)[0].tolist() != module(x)[0].tolist()
+    module.eval()
+    assert module(x)[0].tolist() == module(x)[0].tolist()
 
 
 def reference_attention(module, x, mask, window):
@@ -219,6 +276,13 @@ def test_dropout_scales_what_it_keeps_and_rests_in_eval():
     assert module.eval()(x) is x
 
 
+def test_dropout_of_everything_gives_zeros_and_zero_gradients_even_of_infinities():
+    x = sp.asarray([1.0, float("inf"), float("nan")]).requires_grad_()
+    y = nn.Dropout(1.0)(x)
+    y.sum().backward()
+    assert y.tolist() == x.grad.tolist() == [0.0, 0.0, 0.0]
+
+
 def test_dropout_repeats_with_the_seed():
     module, x = nn.Dropout(0.5), sp.ones((64,))
     sp.random.manual_seed(7)
@@ -245,12 +309,12 @@ def test_a_small_network_learns_and_its_copy_is_independent():
 
 
 def test_wrong_settings_and_shapes_name_class_and_argument():
-    with pytest.raises(ArgumentError, match="AdaptiveAvgPool2d: only output_size 1"):
-        nn.AdaptiveAvgPool2d(7)
+    with pytest.raises(ArgumentError, match="adaptive_avg_pool2d: output_size must be positive; received 0"):
+        nn.AdaptiveAvgPool2d((0, 2))(sp.ones((1, 1, 4, 4)))
     with pytest.raises(ArgumentError, match="MultiHeadAttention: n_kv_head must divide n_head=4; received 3"):
         nn.MultiHeadAttention(8, 4, 3)
     with pytest.raises(ArgumentError, match="Dropout: p must be in"):
-        nn.Dropout(1.0)
+        nn.Dropout(1.5)
     with pytest.raises(ArgumentError, match="Conv2d: groups must divide"):
         nn.Conv2d(3, 4, 3, groups=2)
     with pytest.raises(ShapeError, match=r"layer_norm: normalized_shape \(4,\) must be the last axes of x"):

@@ -176,3 +176,40 @@ def test_parameter_refuses_what_cannot_collect_gradients():
     with pytest.raises(ArgumentError, match="Parameter: data must be a Tensor; received list"):
         nn.Parameter([1.0])
     assert not nn.Parameter(sp.arange(3), requires_grad=False).requires_grad
+
+
+def test_members_are_checked_when_they_are_registered():
+    module = nn.Module()
+    with pytest.raises(ArgumentError, match="register_parameter: 'w' must be a Parameter or None; received Tensor"):
+        module.register_parameter("w", sp.ones(2))
+    with pytest.raises(ArgumentError, match="add_module: 'w' must be a Module or None; received int"):
+        module.add_module("w", 3)
+    for name in ("", "a.b", "forward"):
+        with pytest.raises(ArgumentError, match="cannot be a name"):
+            module.register_buffer(name, sp.ones(2))
+    with pytest.raises(ArgumentError, match="cannot contain itself"):
+        module.add_module("again", module)
+    module.register_buffer("w", sp.ones(2))
+    module.register_parameter("w", nn.Parameter(sp.ones(2)))
+    assert not list(module.buffers()) and [n for n, _ in module.named_parameters()] == ["w"]
+
+
+def test_a_torch_spelling_on_a_module_names_ours():
+    with pytest.raises(AttributeError, match=r"Linear has no attribute 'half'; write .to\(spiral.float16\)"):
+        nn.Linear(1, 1).half()
+    with pytest.raises(AttributeError, match="Linear has no attribute 'foo'\\."):
+        nn.Linear(1, 1).foo  # noqa: B018
+
+
+def test_a_list_inserts_and_deletes_and_a_sequence_takes_names():
+    layers = nn.ModuleList([nn.ReLU(), nn.Tanh()])
+    layers.insert(1, nn.GELU())
+    del layers[0]
+    assert [n for n, _ in layers.named_children()] == ["0", "1"]
+    assert [type(m).__name__ for m in layers] == ["GELU", "Tanh"]
+    with pytest.raises(IndexingError, match="index 2 is not in"):
+        del layers[2]
+    model = nn.Sequential({"first": nn.Linear(2, 3), "act": nn.ReLU()})
+    assert list(model.state_dict()) == ["first.weight", "first.bias"] and model(sp.ones((1, 2))).shape == (1, 3)
+    model[1] = nn.Tanh()
+    assert isinstance(model.act, nn.Tanh) and len(model) == 2

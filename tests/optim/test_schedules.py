@@ -61,3 +61,12 @@ def test_a_schedule_resumes_from_its_state(make):
 def test_a_total_shorter_than_the_warmup_is_refused():
     with pytest.raises(ArgumentError, match="cosine: total 3 must be at least warmup 5"):
         optim.cosine(sgd(0.1), total=3, warmup=5)
+
+
+def test_a_group_added_later_is_scheduled_from_its_own_rate():
+    opt = sgd(1.0)
+    schedule = optim.linear(opt, total=4)
+    opt.add_param_group({"params": [sp.ones(1).requires_grad_()], "lr": 0.2})
+    schedule.step()
+    schedule.step()
+    assert schedule.get_last_lr() == pytest.approx([0.5, 0.1])

@@ -1,0 +1,159 @@
+"""Losses of class scores: cross-entropy and negative log-likelihood; `spiral.nn.functional` exports them."""
+
+from __future__ import annotations
+
+from spiral import ops
+from spiral.creation import arange
+from spiral.errors import ArgumentError, IndexingError, ShapeError
+from spiral.nn.loss_functions import reduced
+from spiral.tensor import Tensor
+from spiral.tensor_core import TensorCore
+
+
+def cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """Cross-entropy of logits with classes.
+
+    Args:
+        logits: (..., V); the classes are the last axis, also for more than two axes.
+        targets: (...) integers in [0, V) or ``ignore_index``; or (..., V) probabilities.
+        weight: (V,) factor of each class; a target's row counts as much as its class. With probabilities
+            each class's term is multiplied.
+        ignore_index: Target that does not count. Probabilities have none.
+        label_smoothing: Share of the target that is spread over all classes (Szegedy et al. 2016).
+        z_loss: Factor of the squared log-sum-exp that is added (Chowdhery et al. 2022).
+        reduction: ``"mean"`` over the targets that count, weighted by their classes (for probabilities:
+            over the rows), ``"sum"`` or ``"none"``.
+
+    Returns:
+        A scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ShapeError: the shapes do not fit.
+        IndexingError: a target is not a class.
+
+    Example:
+        >>> import spiral as sp
+        >>> logits, targets = sp.zeros((2, 2)), sp.asarray([0, 1])
+        >>> round(cross_entropy(logits, targets, sp.asarray([1.0, 3.0]), reduction="sum").item(), 4)
+        2.7726
+    """
+    _check_weight("cross_entropy", logits, weight)
+    if targets.dtype.kind == "float" and targets.shape == logits.shape and logits.ndim:
+        return _of_probabilities(logits, targets, weight, label_smoothing, z_loss, reduction)
+    if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
+        raise ShapeError(
+            f"cross_entropy: expected logits (..., V) and targets (...); received {logits.shape} and {targets.shape}."
+        )
+    if logits.ndim != 2:
+        logits = logits.reshape(targets.size, logits.shape[-1])
+    rows = targets if targets.ndim == 1 else targets.reshape(targets.size)
+    if weight is None:
+        loss = ops.cross_entropy(
+            logits,
+            rows,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            reduction=reduction,
+        )
+    else:
+        loss = _weighted(logits, rows, weight, ignore_index, label_smoothing, z_loss, reduction)
+    return loss.reshape(targets.shape) if reduction == "none" and targets.ndim != 1 else loss
+
+
+def _check_weight(name: str, scores: Tensor, weight: Tensor | None) -> None:
+    if weight is None:
+        return
+    if not isinstance(weight, TensorCore):
+        raise ArgumentError(
+            f"{name}: weight must be a Tensor (V,) or None; received {type(weight).__name__}. "
+            "ignore_index and what follows are given by name."
+        )
+    if scores.ndim and weight.shape != scores.shape[-1:]:
+        raise ShapeError(f"{name}: weight must be {scores.shape[-1:]}, one per class; received {weight.shape}.")
+
+
+def _weighted(
+    logits: Tensor,
+    targets: Tensor,
+    weight: Tensor,
+    ignore_index: int,
+    smoothing: float,
+    z_loss: float,
+    reduction: str,
+) -> Tensor:
+    """PyTorch's definition: (1 - s) w[y] nll + s / V sum_c w[c] (-log p[c]); the z-loss is weighted like the nll."""
+    weight = weight.astype(logits.dtype, copy=False)
+    each = {"ignore_index": ignore_index, "label_smoothing": 0.0, "reduction": "none"}
+    counts = targets != ignore_index
+    # rows of the fused kernel, which checks the targets; taking s * nll away again leaves the z-loss whole
+    loss = ops.cross_entropy(logits, targets, z_loss=z_loss, **each)  # type: ignore[arg-type]
+    of_target = ops.where(counts, weight[ops.where(counts, targets, 0)], 0.0)
+    loss = loss * of_target
+    if smoothing:
+        nll = ops.cross_entropy(logits, targets, z_loss=0.0, **each)  # type: ignore[arg-type]
+        spread = ops.log_softmax(logits) @ weight * (-smoothing / logits.shape[-1])
+        loss = loss - nll * of_target * smoothing + ops.where(counts, spread, 0.0)
+    if reduction == "mean":
+        return ops.sum(loss) / ops.sum(of_target)
+    return reduced("cross_entropy", loss, reduction)
+
+
+def _of_probabilities(
+    logits: Tensor, targets: Tensor, weight: Tensor | None, smoothing: float, z_loss: float, reduction: str
+) -> Tensor:
+    log_probs = ops.log_softmax(logits)
+    if smoothing:
+        targets = targets * (1.0 - smoothing) + smoothing / logits.shape[-1]
+    terms = log_probs * targets
+    loss = -ops.sum(terms if weight is None else terms * weight.astype(logits.dtype, copy=False), axis=-1)
+    if z_loss:
+        loss = loss + ops.square(logits[..., 0] - log_probs[..., 0]) * z_loss
+    return reduced("cross_entropy", loss, reduction)
+
+
+def nll_loss(
+    log_probs: Tensor,
+    targets: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """Minus the log-probability of the target.
+
+    Args:
+        log_probs: (..., V).
+        targets: (...) integers in [0, V), or ``ignore_index``.
+        weight: (V,) factor of each class.
+        ignore_index: Target that does not count.
+        reduction: ``"mean"`` over the targets that count, weighted by their classes, ``"sum"`` or ``"none"``.
+    """
+    _check_weight("nll_loss", log_probs, weight)
+    if log_probs.ndim < 1 or targets.shape != log_probs.shape[:-1]:
+        raise ShapeError(
+            f"nll_loss: expected log_probs (..., V) and targets (...); received {log_probs.shape} and {targets.shape}."
+        )
+    counts = targets != ignore_index
+    classes = ops.where(counts, targets, 0)
+    if targets.size and (int(ops.min(classes)) < 0 or int(ops.max(classes)) >= log_probs.shape[-1]):
+        wrong = int(ops.min(classes)) if int(ops.min(classes)) < 0 else int(ops.max(classes))
+        raise IndexingError(f"nll_loss: target {wrong} is not in [0, {log_probs.shape[-1]}).")
+    rows = log_probs.reshape(targets.size, log_probs.shape[-1])
+    loss = -rows[arange(targets.size), classes.reshape(targets.size)].reshape(targets.shape)
+    factor = counts.astype(log_probs.dtype, copy=False)
+    if weight is not None:
+        factor = ops.where(counts, weight.astype(log_probs.dtype, copy=False)[classes], 0.0)
+    loss = ops.where(counts, loss, 0.0) * factor
+    if reduction == "mean":
+        return ops.divide(ops.sum(loss), ops.sum(factor))
+    return reduced("nll_loss", loss, reduction)
