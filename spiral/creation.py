@@ -37,7 +37,7 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | 
         dtype: a dtype or its name to convert to; None keeps it.
         device: where the tensor shall be; None for the CPU, or where a tensor is.
         copy: True always copies, False never does, None copies what is not a tensor already, so that
-            a later change of a NumPy array does not show in the tensor.
+            a later change of a NumPy array or a buffer does not show in the tensor.
 
     Returns:
         A tensor in the shape of ``obj``.

@@ -160,7 +160,8 @@ class _Triangle:
     def within(x: Any, k: int) -> Any:
         """k where it still means something: NumPy overflows far outside, and makes a matrix of a vector."""
         _Triangle.meta(x, k)
-        return max(-x.shape[-2] - 1, min(k, x.shape[-1] + 1))
+        rows, columns = int(x.shape[-2]), int(x.shape[-1])
+        return max(-rows - 1, min(k, columns + 1))
 
     @staticmethod
     def meta(x: Any, k: int) -> Spec:
