@@ -14,13 +14,13 @@ $(STAMP): pyproject.toml setup.py $(wildcard kernels/cpu/* kernels/common/*)
 	SPIRAL_REQUIRE_NATIVE=1 $(BIN)/pip install -q -e '.[test]'
 	touch $@
 
-NOTE := Installing into $(VENV); compiling the kernels takes a few minutes, once
+NOTE := Installing into $(VENV) and compiling the kernels for this processor; about a minute, once
 
 DEMO := $(VENV)/.demo-installed
 $(DEMO): pyproject.toml setup.py $(wildcard kernels/cpu/* kernels/common/*)
 	@echo "$(NOTE)"
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -q --disable-pip-version-check -e '.[demo]'
+	@SPIRAL_ISA=native $(BIN)/pip install -q --disable-pip-version-check -e '.[demo]'
 	@touch $@
 
 demo: $(DEMO)

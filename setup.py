@@ -1,6 +1,7 @@
 """Builds the C++ extension once per instruction set; everything else stands in pyproject.toml.
 
-SPIRAL_ISA=avx512 (a comma-separated list) limits what is built, for quick development builds.
+SPIRAL_ISA=avx512 (a comma-separated list) limits what is built, for quick development builds; SPIRAL_ISA=native
+builds the one that this processor will load, which is what `make demo` does.
 A machine without a compiler gets the NumPy kernels; a compiler that fails fails the installation.
 """
 
@@ -34,13 +35,26 @@ ISA_FLAGS = {
 }
 
 
+def native_isa() -> str:
+    """The best instruction set that this processor and its system support, as NumPy detects them."""
+    from numpy._core._multiarray_umath import __cpu_features__ as present
+
+    needed = {"avx512": ("AVX512F", "AVX512CD", "AVX512_SKX"), "avx2": ("AVX2", "FMA3", "F16C")}  # as spiral.storage
+    for isa, features in needed.items():
+        if all(present.get(f) for f in features):
+            return isa
+    return "baseline"
+
+
 def wanted_isas() -> list[str]:
     """Instruction sets to build for this processor family."""
     given = os.environ.get("SPIRAL_ISA")
+    if given == "native":
+        return [native_isa()]
     if given and given != "numpy":
         unknown = set(given.split(",")) - set(ISA_FLAGS)
         if unknown:
-            sys.exit(f"spiral: SPIRAL_ISA: expected some of {', '.join(ISA_FLAGS)}; received {given!r}")
+            sys.exit(f"spiral: SPIRAL_ISA: expected native or some of {', '.join(ISA_FLAGS)}; received {given!r}")
         return given.split(",")
     return list(ISA_FLAGS) if platform.machine() in ("x86_64", "AMD64") else ["baseline"]
 

@@ -200,9 +200,15 @@ __attribute__((noinline)) void micro(const Block& q) {
   };
   if (f.alpha != 1.f) each([&](auto, auto, vec x) SPIRAL_INLINE { return x * f.alpha; });
   if (f.across) {
-    alignas(64) float tile[LANES * V * LANES];
+    alignas(64) float tile[(M > LANES ? M : LANES) * V * LANES];
     each([&](auto i, auto v, vec x) SPIRAL_INLINE { return store(tile + (i * V + v) * LANES, x), x; });
-    return store_across(tile, V * LANES, M, q);
+    Block part = q;
+    for (int r = 0; r < M; r += LANES) {  // a register transposes LANES rows at a time
+      store_across(tile + r * V * LANES, V * LANES, M - r < LANES ? M - r : LANES, part);
+      part.c += LANES;
+      if (part.bias) part.bias += LANES;
+    }
+    return;
   }
   if (f.beta != 0.f)
     each([&](auto i, auto v, vec x) SPIRAL_INLINE {

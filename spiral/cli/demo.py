@@ -29,7 +29,7 @@ _STEPS = 1000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--seconds", type=float, default=210.0, help="time to train at most (default 210)")
+    length.add_argument("--seconds", type=float, default=170.0, help="time to train at most (default 170)")
     length.add_argument("--steps", type=int, help="train for so many steps, however long it takes")
     parser.add_argument("--data", metavar="PATH", help="your own text, a file or a folder, instead of Python's")
     parser.add_argument("--out", default="runs/demo", help="the run's folder (default runs/demo)")
