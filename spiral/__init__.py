@@ -74,16 +74,8 @@ nan = float("nan")
 newaxis = None
 
 if TYPE_CHECKING:  # so that a type checker knows them, and knows that there are no others
-    from spiral import (
-        data as data,
-        io as io,
-        linalg as linalg,
-        models as models,
-        nn as nn,
-        optim as optim,
-        text as text,
-    )
-    from spiral import train as train
+    from spiral import data as data, io as io, linalg as linalg, models as models, nn as nn
+    from spiral import optim as optim, text as text, train as train
 else:
 
     def __getattr__(name: str) -> object:

@@ -409,13 +409,14 @@ def explain(name: str, /, *args: Any, **attrs: Any) -> Explanation:
         rows.append(Candidate("decomposition", op.name, None, not chosen))
     if not rows:
         rows.append(Candidate("none", op.name, "no backend has a kernel for it", True))
-    return Explanation(op, ", ".join(_shown(a) for a in args), rows)
+    return Explanation(op, ", ".join(map(_shown, args)), rows)
 
 
-def _shown(a: Any) -> str:
-    if isinstance(a, (list, tuple)):
-        return f"[{', '.join(_shown(x) for x in a)}]"
-    return repr(a.spec if isinstance(a, TensorCore) else a)
+def _shown(argument: Any) -> str:
+    """An argument without its values."""
+    if isinstance(argument, (list, tuple)):
+        return f"[{', '.join(map(_shown, argument))}]"
+    return repr(argument.spec) if isinstance(argument, TensorCore) else repr(argument)
 
 
 def find_op(name: str) -> Op:

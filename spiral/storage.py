@@ -64,6 +64,11 @@ def _load() -> tuple[Any, str]:
 native, native_reason = _load()
 
 
+def built_isas() -> list[str]:
+    """The instruction sets for which the extension was built, whether this processor has them or not."""
+    return [isa for isa in ("avx512", "avx2", "baseline") if importlib.util.find_spec(f"spiral._native_{isa}")]
+
+
 def empty_array(spec: Spec) -> np.ndarray[Any, Any]:
     """An uninitialised array for an output: pooled, 64-byte aligned, in the spec's memory order."""
     if spec.order is None:

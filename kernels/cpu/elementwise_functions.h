@@ -61,8 +61,11 @@ struct Sine {
     c = fmadd(c, z, 4.16666667e-2f);
     c = fmadd(c, z, -0.5f);
     c = fmadd(c, z, 1.f);
-    const float y = (n + QUARTER) & 1 ? c : s;
-    return (n + QUARTER) & 2 ? -y : y;
+    float y = (n + QUARTER) & 1 ? c : s;
+    y = (n + QUARTER) & 2 ? -y : y;
+    // sin(-0) is -0: through the bits, as signs of zeros are nothing to this file's compiler flags
+    constexpr int32_t sign = INT32_MIN;
+    return QUARTER ? y : from_bits(to_bits(y) | (to_bits(x) == sign ? sign : 0));
   }
 };
 

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
+import importlib.util
 import json
 import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 HELP = "what this installation can do here, and what slows it down"
 EXAMPLES = ("spiral doctor", "spiral doctor --json")
 
-_PACKAGES = (
-    "numpy",
-    "ml_dtypes",
-    "scipy-openblas32",
-    "tokenizers",
-    "safetensors",
-    "gguf",
-    "rich",
-    "matplotlib",
-    "cupy",
-)
+# distribution, module, what is not possible without it, how to get it; None: spiral cannot be imported without
+_PACKAGES: tuple[tuple[str, str, str | None, str], ...] = (
+    ("numpy", "numpy", None, ""),
+    ("ml_dtypes", "ml_dtypes", None, ""),
+    ("safetensors", "safetensors", "saving weights and checkpoints", "pip install safetensors"),
+    ("gguf", "gguf", "reading and writing GGUF files", "pip install gguf"),
+    ("rich", "rich", "`spiral train` and `spiral demo`: progress in the terminal", "pip install rich"),
+    ("pyyaml", "yaml", "configuration files and settings on the command line", "pip install pyyaml"),
+    ("tokenizers", "tokenizers", "tokenizers: training on text, reading models", "pip install 'spiral[text]'"),
+    ("matplotlib", "matplotlib", "the loss curve as PNG", "pip install 'spiral[plot]'"),
+    ("scipy-openblas32", "scipy_openblas32", "the faster BLAS where spiral's own GEMM has no kernel; NumPy's is used",
+     "pip install scipy-openblas32"),
+    ("cupy", "cupy", "NVIDIA GPUs", "pip install cupy-cuda13x"),
+    ("torch", "torch", "nothing: only tests and benchmarks compare with it", "pip install torch"),
+)  # fmt: skip
 # environment variable, and what it does to speed or choice
 _COSTLY = {
-    "OPENBLAS_CORETYPE": "makes OpenBLAS take kernels of the processor it names instead of this one's",
+    "OPENBLAS_CORETYPE": "costs speed: makes OpenBLAS take the kernels of the processor it names instead of this "
+    "one's; the benchmarks remove it for every competitor",
+    "OPENBLAS_L2_SIZE": "costs speed: makes OpenBLAS cut its blocks for a cache that may not be this processor's; "
+    "the benchmarks remove it for every competitor",
     "SPIRAL_ISA": "pins the instruction set of the kernels",
     "SPIRAL_FALLBACK": "changes what happens where no kernel fits",
-    "SPIRAL_NUM_THREADS": "limits spiral's threads",
-    "OMP_NUM_THREADS": "limits threads, also spiral's unless SPIRAL_NUM_THREADS is set",
+    "SPIRAL_NUM_THREADS": "sets spiral's number of threads",
+    "OMP_NUM_THREADS": "sets threads of other libraries, and of spiral unless SPIRAL_NUM_THREADS is set",
+    "OPENBLAS_NUM_THREADS": "sets the threads of NumPy's OpenBLAS",
     "OMP_WAIT_POLICY": "may keep other libraries' threads spinning against spiral's",
 }
 
@@ -61,18 +72,27 @@ def report() -> dict[str, dict[str, Any]]:
     from spiral import storage
 
     native = storage.native
+    present = {name: _version(name, module) for name, module, _, _ in _PACKAGES}
     return {
         "versions": {
             "spiral": sp.__version__,
             "python": platform.python_version(),
             "system": f"{platform.system()} {platform.machine()}",
-            **{name: _version(name) for name in _PACKAGES},
+            **{name: found or "not installed" for name, found in present.items()},
+        },
+        "missing": {
+            name: f"without it: {purpose}; {remedy}"
+            for name, _, purpose, remedy in _PACKAGES
+            if purpose and not present[name]
         },
         "processor": {
             "cores": os.cpu_count(),
+            "cores allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "threads used": sp.get_num_threads(),
+            "instruction sets": ", ".join(storage.built_isas()) or "none built",
             "kernels": f"C++ for {_ask(native, 'isa')}" if native else f"NumPy only: {storage.native_reason}",
             "gemm kernel": _ask(native, "gemm_kernel") if native else "NumPy's BLAS",
+            "OpenBLAS core": _openblas_core(),
             "NumPy's BLAS": _numpy_blas(),
             "compiler": shutil.which(os.environ.get("CXX", "c++").split()[0])
             or "none found: building from source gives the NumPy kernels only",
@@ -84,11 +104,32 @@ def report() -> dict[str, dict[str, Any]]:
     }
 
 
-def _version(package: str) -> str:
+def _version(distribution: str, module: str) -> str | None:
+    """The version of a package that can be imported; None where it cannot."""
+    if importlib.util.find_spec(module) is None:
+        return None
     try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+        return version(distribution)
+    except PackageNotFoundError:  # cupy's distributions are named after the CUDA version
+        return "installed"
+
+
+def _openblas_core() -> str:
+    """The processor whose kernels OpenBLAS has chosen, as the library itself says it."""
+    candidates = [importlib.util.find_spec("scipy_openblas32"), importlib.util.find_spec("numpy")]
+    for spec in candidates:
+        if spec is None or spec.origin is None:
+            continue
+        package = Path(spec.origin).parent
+        for folder in (package / "lib", package.parent / "numpy.libs"):
+            for library in sorted(folder.glob("*openblas*.so*")) if folder.is_dir() else []:
+                loaded = ctypes.CDLL(str(library))
+                for name in ("scipy_openblas_get_corename", "scipy_openblas_get_corename64_", "openblas_get_corename"):
+                    if hasattr(loaded, name):
+                        get = getattr(loaded, name)
+                        get.restype = ctypes.c_char_p
+                        return f"{get().decode()} ({library.name})"
+    return "unknown: no OpenBLAS library was found"
 
 
 def _ask(native: Any, name: str) -> str:

@@ -16,7 +16,12 @@ EXAMPLES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("model", help="a run's folder, or a .gguf file")
-    parser.add_argument("--text", help="a text file or folder, all of it (default: the demo corpus's held-out part)")
+    parser.add_argument(
+        "--text",
+        "--data",
+        metavar="PATH",
+        help="a text file or folder, all of it (default: the demo corpus's held-out part)",
+    )
     parser.add_argument("--held-out", type=float, default=0.1, help="share of the demo corpus held out (default 0.1)")
     parser.add_argument("--batch-size", type=int, default=16, help="windows at a time (default 16)")
     parser.add_argument("--baselines", action="store_true", help="also zlib and, on the demo corpus, Witten-Bell")

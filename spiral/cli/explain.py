@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spiral.op import Op
+
+_MOST_ELEMENTS = 2**28
 
 HELP = "which kernel runs an op, and why not the others"
 EXAMPLES = (
+    "spiral explain rms_norm",
     "spiral explain add 2x3 2x3",
     "spiral explain rms_norm 8x128 128",
     "spiral explain softmax 4x4:float64",
@@ -19,8 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("op", nargs="?", help="the op's name")
     parser.add_argument(
-        "inputs", nargs="*", metavar="SHAPE[:DTYPE] | NUMBER | none | key=value",
-        help="inputs, such as 2x3 or 2x3:float64 (scalar: a number with a point), then attributes",
+        "free", nargs="*", metavar="SHAPE[:DTYPE] | NUMBER | none | key=value",
+        help="inputs, such as 2x3 or 2x3:float64 (scalar: a number with a point), then attributes; "
+        "without any, the op's first sample",
     )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="list the ops")
 
@@ -28,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Explain and print."""
     import spiral as sp
-    from spiral.errors import ArgumentError, RegistryError
+    from spiral.dispatch import find_op
+    from spiral.errors import ArgumentError
     from spiral.op import OPS
 
     if arguments.list:
@@ -36,19 +46,52 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.op is None:
         raise ArgumentError("explain: expected an op's name; `spiral explain --list` shows them.")
-    if arguments.op not in OPS:
-        import difflib
-
-        close = ", ".join(difflib.get_close_matches(arguments.op, OPS)) or "none is close"
-        raise RegistryError(f"explain: there is no op {arguments.op!r}; did you mean: {close}?")
-    inputs = [_input(text) for text in arguments.inputs if "=" not in text]
-    attributes = dict(_attribute(text) for text in arguments.inputs if "=" in text)
-    print(sp.explain(arguments.op, *inputs, **attributes))
+    op = find_op(arguments.op)
+    inputs = [_input(text) for text in arguments.free if "=" not in text]
+    attributes = dict(_attribute(text) for text in arguments.free if "=" in text)
+    if not inputs:
+        inputs, sampled = _sample(op)
+        attributes = {**sampled, **attributes}
+    elif len(op.inputs) == 1 and op.inputs[0].many:
+        inputs = [inputs]
+    most = len(op.inputs)
+    if len(inputs) > most:
+        raise ArgumentError(f"explain: {op.name} has {most} input(s): {op.schema}; received {len(inputs)}.")
+    _check(op, inputs, attributes)
+    print(sp.explain(op.name, *inputs, **attributes))
     return 0
+
+
+def _sample(op: Op) -> tuple[list[Any], dict[str, Any]]:
+    """The inputs and attributes of an op's first sample."""
+    import spiral as sp
+    from spiral.testing.conformance import samples_of, to_tensor
+
+    arrays, values = next(samples_of(op))
+    return [to_tensor(a, sp.float32) for a in arrays], dict(zip([a.name for a in op.attrs], values, strict=True))
+
+
+def _check(op: Op, inputs: list[Any], attributes: dict[str, Any]) -> None:
+    """Raise what calling the op with these would raise; nothing is computed."""
+    from spiral.dispatch import complete_attrs
+    from spiral.errors import ArgumentError, SpiralError
+
+    full = [*inputs, *[None] * (len(op.inputs) - len(inputs))]
+    try:
+        op.meta(*full, *complete_attrs(op, attributes))
+    except SpiralError:
+        raise
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in attributes.items())
+        raise ArgumentError(
+            f"explain: {op.name}: expected {op.schema}; received {len(inputs)} input(s)"
+            f"{' and ' + given if given else ''}: {error}."
+        ) from error
 
 
 def _input(text: str) -> Any:
     import spiral as sp
+    from spiral.dtype import ALL
     from spiral.errors import ArgumentError
 
     if text.lower() == "none":
@@ -57,14 +100,25 @@ def _input(text: str) -> Any:
     try:
         if "." in shape:
             return float(shape)
-        return sp.zeros(tuple(int(n) for n in shape.split("x")), dtype=getattr(sp, dtype or "float32"))
-    except (ValueError, AttributeError) as error:
+        dims = tuple(int(n) for n in shape.split("x"))
+    except ValueError as error:
         raise ArgumentError(f"explain: expected SHAPE[:DTYPE] such as 2x3:float32; received {text!r}.") from error
+    names = [d.name for d in ALL]
+    if dtype and dtype not in names:
+        raise ArgumentError(f"explain: {text!r}: the dtype must be one of {', '.join(names)}; received {dtype!r}.")
+    if min(dims) < 0 or math.prod(dims) > _MOST_ELEMENTS:
+        raise ArgumentError(
+            f"explain: {text!r}: sizes must not be negative and make at most {_MOST_ELEMENTS:,} elements: the choice "
+            "does not depend on more."
+        )
+    return sp.zeros(dims, dtype=dtype or "float32")
 
 
 def _attribute(text: str) -> tuple[str, Any]:
-    import yaml
-
+    """A value in JSON's spelling, or a text: causal=true, shape=[2,3], reduction=sum."""
     key, _, value = text.partition("=")
-    parsed = yaml.safe_load(value)
+    try:
+        parsed = json.loads(value)
+    except ValueError:
+        return key, value
     return key, tuple(parsed) if isinstance(parsed, list) else parsed

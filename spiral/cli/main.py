@@ -1,18 +1,23 @@
 """Entry of the `spiral` command: finds the subcommand, turns errors into one line and an exit status.
 
-Exit status: 0 done, 2 wrong use or an error that spiral explains, 130 interrupted by Ctrl-C. Anything
-else is a bug and shows its traceback.
+Exit status: 0 done; 2 wrong use or an error that spiral explains; 128 + n stopped by signal n (130 for Ctrl-C,
+143 for SIGTERM). Anything else is a bug and shows its traceback.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import errno
+import logging
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import NoReturn
 
 from spiral.cli import demo, doctor, eval, explain, export, generate, train
-from spiral.errors import SpiralError
+from spiral.errors import ArgumentError, SpiralError
 
 _COMMANDS: dict[str, ModuleType] = {
     "train": train,
@@ -25,14 +30,22 @@ _COMMANDS: dict[str, ModuleType] = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of printing usage over several lines and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ArgumentError(f"{message}; see `{self.prog} --help`.")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands."""
     import spiral
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="spiral",
         description="Train small language models, evaluate them, and export them for llama.cpp.",
         epilog="spiral COMMAND --help says more and has examples.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"spiral {spiral.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -43,10 +56,31 @@ def build_parser() -> argparse.ArgumentParser:
             description=module.HELP,
             epilog="examples:\n" + "\n".join(f"  {line}" for line in module.EXAMPLES),
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, options=_options(command))
     return parser
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    return [text for action in parser._actions for text in action.option_strings]
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    if argv and not argv[0].startswith("-") and argv[0] not in _COMMANDS:
+        close = difflib.get_close_matches(argv[0], _COMMANDS, n=1)
+        hint = f"; did you mean `spiral {close[0]}`?" if close else "."
+        raise ArgumentError(f"the command must be one of {', '.join(_COMMANDS)}; received {argv[0]!r}{hint}")
+    arguments, rest = build_parser().parse_known_args(argv)
+    if "free" in arguments:  # argparse does not take further ones after an option: `train a=1 --overwrite b=2`
+        arguments.free += [text for text in rest if not text.startswith("-")]
+        rest = [text for text in rest if text.startswith("-")]
+    if rest:
+        close = difflib.get_close_matches(rest[0].partition("=")[0], arguments.options, n=1, cutoff=0.75)
+        hint = f"; did you mean {close[0]}?" if close else f"; see `spiral {arguments.command} --help`."
+        raise ArgumentError(f"unknown argument {rest[0]!r}{hint}")
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,19 +92,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    arguments = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    name = f"spiral {argv[0]}" if argv and argv[0] in _COMMANDS else "spiral"
+    for stream in (sys.stdout, sys.stderr):  # a terminal or log that is not UTF-8 gets `?`, not a traceback
+        if hasattr(stream, "reconfigure") and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+    warnings = logging.StreamHandler()
+    warnings.setFormatter(logging.Formatter(f"{name}: warning: %(message)s"))
+    logger = logging.getLogger("spiral")
+    logger.addHandler(warnings)
     try:
+        arguments = _parse(argv)
         status: int = arguments.run(arguments)
+        sys.stdout.flush()  # here, where a full disk or a reader that has gone can still be told
         return status
     except SpiralError as error:
-        print(f"spiral {arguments.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _fail(name, str(error))
     except KeyboardInterrupt:
-        print(f"spiral {arguments.command}: interrupted", file=sys.stderr)
+        _fail(name, "interrupted")
         return 130
+    except MemoryError as error:
+        return _fail(name, f"out of memory: {error or 'no more can be had'}; take a smaller model, batch or context.")
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        sys.stderr.close()
+        _forget_output()
         return 0
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            _forget_output()
+            return _fail(name, f"cannot write the output: {error.strerror}.")
+        if error.filename is None:
+            raise
+        return _fail(name, f"{os.fsdecode(error.filename)}: {error.strerror}.")
+    finally:
+        logger.removeHandler(warnings)
+
+
+def _fail(name: str, message: str) -> int:
+    """Say it in one line; gives the status."""
+    try:
+        print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
+    except OSError:  # standard error cannot be written either: the status is all that is left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    return 2
+
+
+def _forget_output() -> None:
+    """Let the interpreter's last flush go nowhere, or it would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 if __name__ == "__main__":

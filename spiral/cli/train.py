@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-HELP = "train a language model from a YAML file and key=value overrides"
+if TYPE_CHECKING:
+    from spiral.train import TrainConfig
+
+HELP = "train a language model from a YAML file and key=value settings"
 EXAMPLES = (
     "spiral train run.out=runs/first run.steps=500",
-    "spiral train config.yaml data.path=my_texts/ optim.lr=1e-3",
+    "spiral train --data my_texts/ run.out=runs/mine optim.lr=1e-3",
+    "spiral train config.yaml optim.schedule=wsd run.precision=bfloat16",
     "spiral train --resume runs/first",
     "spiral train --resume runs/first run.steps=1000",
     "spiral train --print",
@@ -18,7 +23,10 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml] [key=value ...]", help="configuration")
+    parser.add_argument(
+        "free", nargs="*", metavar="[CONFIG.yaml] [key=value ...]", help="configuration; --print shows every key"
+    )
+    parser.add_argument("--data", metavar="PATH", help="a text file, or a folder of them; the same as data.path=PATH")
     parser.add_argument("--resume", metavar="RUN", help="go on from the newest checkpoint of a run's folder")
     parser.add_argument("--overwrite", action="store_true", help="remove another run's checkpoints in run.out")
     parser.add_argument("--print", action="store_true", help="print the configuration as YAML and stop")
@@ -26,44 +34,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; the run's folder holds everything that comes of it."""
-    from rich.console import Console
-
+    from spiral.cli.output import make_console
     from spiral.cli.progress import TerminalProgress
-    from spiral.errors import ConfigError
-    from spiral.train import load_config, prepare, run_training
-    from spiral.train.run import saved_config
-    from spiral.train.trainer import Interrupted
+    from spiral.train import Interrupted, prepare, run_training
+    from spiral.train.lock import run_lock
 
-    files = [text for text in arguments.arguments if "=" not in text]
-    overrides = [text for text in arguments.arguments if "=" in text]
-    if len(files) > 1 or (files and arguments.resume):
-        raise ConfigError(f"expected at most one YAML file, and none with --resume; received {', '.join(files)}.")
-    if arguments.resume:
-        config = saved_config(arguments.resume).updated({"run": {"out": arguments.resume}}).with_overrides(overrides)
-    else:
-        config = load_config(files[0] if files else None, overrides)
+    config = _config(arguments)
     if arguments.print:
         import yaml
 
         print(yaml.safe_dump(config.to_dict(), sort_keys=False), end="")
         return 0
-    console = Console()
+    console = make_console()
     progress = TerminalProgress(console)
-    prepared = prepare(config, resume=bool(arguments.resume), overwrite=arguments.overwrite, callbacks=[progress])
-    console.print(
-        f"{prepared.trainer.model.num_parameters():,} parameters, {config.run.steps:,} steps, {config.run.out}",
-        highlight=False,
-    )
-    try:
-        result = run_training(prepared, name=Path(config.run.out).name)
-    except Interrupted as interrupted:
-        progress.close()
-        print(f"{interrupted}; go on with: spiral train --resume {config.run.out}", file=sys.stderr)
-        return 130
-    finally:
-        progress.close()
+    with run_lock(config.run.out):
+        prepared = prepare(config, resume=bool(arguments.resume), overwrite=arguments.overwrite, callbacks=[progress])
+        console.print(
+            f"{prepared.trainer.model.num_parameters():,} parameters, {config.run.steps:,} steps, {config.run.out}"
+        )
+        try:
+            result = run_training(prepared, name=Path(config.run.out).resolve().name)
+        except Interrupted as interrupted:
+            progress.close()
+            print(f"{interrupted}; go on with: spiral train --resume {config.run.out}", file=sys.stderr)
+            return 128 + interrupted.signal
+        finally:
+            progress.close()
+    for note in result["notes"]:
+        console.print(note, markup=False)
     console.print(
         f"{result['bits_per_byte']:.4f} bits per byte, {result['steps_per_second']:.2f} steps/s; {config.run.out}",
-        highlight=False,
+        markup=False,
     )
     return 0
+
+
+def _config(arguments: argparse.Namespace) -> TrainConfig:
+    from spiral.errors import ConfigError
+    from spiral.train import load_config
+    from spiral.train.run import saved_config
+
+    files = [text for text in arguments.free if "=" not in text]
+    overrides = [text for text in arguments.free if "=" in text]
+    if len(files) > 1 or (files and arguments.resume):
+        raise ConfigError(f"expected at most one YAML file, and none with --resume; received {', '.join(files)}.")
+    if arguments.resume and arguments.overwrite:
+        raise ConfigError("expected --resume or --overwrite; received both.")
+    if arguments.resume:
+        config = saved_config(arguments.resume).updated({"run": {"out": arguments.resume}}).with_overrides(overrides)
+    else:
+        config = load_config(files[0] if files else None, overrides)
+    return config if arguments.data is None else config.updated({"data": {"path": arguments.data}})

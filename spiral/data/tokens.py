@@ -8,7 +8,6 @@ mismatched tokenizer from a matching one.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spiral.data.resume import require_integer
-from spiral.errors import ArgumentError, DataError, FormatError, SaveError
+from spiral.errors import ArgumentError, DataError, FormatError
 
 _MAGIC = b"SPRLTOK1"
 _HEADER = struct.Struct("<8sIIQQ")
@@ -72,23 +71,15 @@ class TokenDataset:
             >>> TokenDataset.write(path, [1, 2, 3], vocab_size=1024)
             TokenDataset(3 tokens, vocab_size=1024)
         """
+        from spiral.io import atomic_write
+
         dtype = _storage_dtype(vocab_size)
         chunks = ids if isinstance(ids, Iterator) else iter([ids])
         path = Path(path)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                count = _write_tokens(file, chunks, vocab_size, dtype)
-                file.seek(0)
-                file.write(_HEADER.pack(_MAGIC, dtype.itemsize, 0, vocab_size, count))
-            partial.replace(path)
-        except OSError as error:
-            raise SaveError(
-                f"TokenDataset.write: {path}: cannot be written: {error.strerror}; give a path in "
-                "an existing folder with room that you may write to."
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_write(path) as partial, partial.open("wb") as file:
+            count = _write_tokens(file, chunks, vocab_size, dtype)
+            file.seek(0)
+            file.write(_HEADER.pack(_MAGIC, dtype.itemsize, 0, vocab_size, count))
         return cls.open(path)
 
     @classmethod

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from spiral.optional import missing
+
 if TYPE_CHECKING:
     from spiral.io.atomic import atomic_write
     from spiral.io.gguf_read import GGUFFile, TensorInfo
@@ -58,7 +60,12 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'spiral.io' has no attribute {name!r}; it has {', '.join(__all__)}.")
-    value = getattr(import_module(f"spiral.io.{_HOME[name]}"), name)
+    try:
+        value = getattr(import_module(f"spiral.io.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != "gguf":
+            raise
+        raise missing("gguf", f"spiral.io.{name}", "pip install gguf") from error
     globals()[name] = value  # the next access finds it without this function
     return value
 

@@ -45,6 +45,8 @@ def atomic_write(path: str | os.PathLike[str], *, needed: int | None = None) -> 
         >>> target.read_text()
         'whole'
     """
+    if "\0" in os.fspath(path):
+        raise SaveError(f"{os.fspath(path)!r}: cannot be written: no path has a zero byte.")
     target = Path(os.path.realpath(path))
     if needed is not None:
         _require_room(target, needed)
@@ -59,7 +61,12 @@ def atomic_write(path: str | os.PathLike[str], *, needed: int | None = None) -> 
         except OSError as error:
             if error.errno in _NO_ROOM:
                 raise _no_room(target, partial, needed, error) from error
-            raise
+            if error.filename is not None and os.fspath(error.filename) != str(partial):
+                raise  # another file's error
+            raise _save_error(
+                f"{target}: cannot be written: {error.strerror}; {_intact(target)}.",
+                error,
+            ) from error
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -75,9 +82,11 @@ def _create(partial: Path, target: Path) -> int:
             mode = os.fstat(descriptor).st_mode
         finally:
             os.close(descriptor)
-        if target.is_dir():
+        if target.exists() and not target.is_file():  # renaming over a device would remove the device
             partial.unlink()
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            raise OSError(errno.EINVAL, "it is no regular file")
     except OSError as error:
         raise _save_error(
             f"{target}: cannot be written: {error.strerror}; give a path in an existing folder that you may write to.",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from spiral.errors import ArgumentError, FormatError, SaveError
 from spiral.io.atomic import atomic_write
 from spiral.io.safetensors_header import DTYPES, METADATA, Entry, read_header
+from spiral.optional import missing
 
 
 class SafetensorsFile(NamedTuple):
@@ -55,8 +56,11 @@ def save_safetensors(
         >>> arrays["w"].tolist(), metadata
         ([[1.0, 0.0], [0.0, 1.0]], {'step': '3'})
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
+    except ModuleNotFoundError as error:
+        raise missing("safetensors", "writing safetensors", "pip install safetensors") from error
 
     storable = {name: _storable(name, array) for name, array in arrays.items()}
     text = dict(metadata or {})

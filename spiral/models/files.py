@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spiral.errors import DataError, FormatError
+from spiral.errors import ConfigError, DataError, FormatError, SaveError
 from spiral.models.llama import Llama, LlamaConfig
 from spiral.text import Tokenizer
 
@@ -64,7 +64,10 @@ def save_llama(folder: str | Path, model: Llama, tokenizer: Tokenizer) -> Path:
     from spiral.io import atomic_write, save_safetensors
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveError(f"save_llama: {folder}: cannot be made: {error.strerror}.") from error
     with atomic_write(folder / CONFIG) as partial:
         partial.write_text(json.dumps(model.config.to_hugging_face(), indent=2) + "\n", encoding="utf-8")
     tokenizer.save(folder / TOKENIZER)
@@ -96,22 +99,58 @@ def load_llama(path: str | Path) -> tuple[Llama, Tokenizer]:
         )
     try:
         fields = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FormatError(f"{path / CONFIG}: expected JSON: {error}.") from error
-    model = Llama(LlamaConfig.from_hugging_face(fields))
-    set_weights(model, load_safetensors(path / WEIGHTS).arrays, str(path / WEIGHTS))
-    return model, Tokenizer.load(path / TOKENIZER)
+        config = LlamaConfig.from_hugging_face(fields) if isinstance(fields, dict) else None
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path / CONFIG}: expected a Llama's configuration in JSON: {error}") from error
+    if config is None:
+        raise FormatError(f"{path / CONFIG}: expected a JSON object; received {type(fields).__name__}.")
+    arrays = load_safetensors(path / WEIGHTS).arrays
+    _require_size(config, arrays, path)
+    model = Llama(config)
+    set_weights(model, arrays, str(path / WEIGHTS))
+    tokenizer = Tokenizer.load(path / TOKENIZER)
+    _require_tokenizer(model, tokenizer, path)
+    return model, tokenizer
+
+
+def _require_size(config: LlamaConfig, arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
+    """Compare the sizes before the model is made: a forged configuration could ask for any amount of memory."""
+    there = sum(array.size for array in arrays.values())
+    if config.num_parameters() != there:
+        raise FormatError(
+            f"{path}: {CONFIG} describes {config.num_parameters():,} parameters, {WEIGHTS} holds {there:,} "
+            f"in {len(arrays)} tensors: they do not belong together."
+        )
+    odd = [
+        name for name, array in arrays.items() if array.dtype.name not in ("float32", "float16", "bfloat16", "float64")
+    ]
+    if odd:
+        raise FormatError(f"{path / WEIGHTS}: {odd[0]} must be floating; received {arrays[odd[0]].dtype}.")
+
+
+def _require_tokenizer(model: Llama, tokenizer: Tokenizer, path: Path) -> None:
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise FormatError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model {model.config.vocab_size:,}: they "
+            "do not belong together."
+        )
 
 
 def _load_gguf(path: Path) -> tuple[Llama, Tokenizer]:
-    from spiral.io import import_llama_gguf
-
     if not path.is_file():
         raise DataError(f"load_llama: {path}: there is no such file.")
-    arrays, config, fields = import_llama_gguf(path)
-    model = Llama(LlamaConfig(**config))
+    from spiral.io import import_llama_gguf
+
+    arrays, fields_of_config, fields = import_llama_gguf(path)
+    try:
+        config = LlamaConfig(**fields_of_config)
+    except ConfigError as error:
+        raise FormatError(f"{path}: {error}") from error
+    model = Llama(config)
     set_weights(model, arrays, str(path))
-    return model, tokenizer_from_gguf(fields)
+    tokenizer = tokenizer_from_gguf(fields)
+    _require_tokenizer(model, tokenizer, path)
+    return model, tokenizer
 
 
 def tokenizer_from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
@@ -120,8 +159,14 @@ def tokenizer_from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
     Raises:
         FormatError: It is not a byte-level BPE with GPT-2's pre-tokenizer.
     """
-    if fields["model"] != "gpt2":
-        raise FormatError(f"GGUF tokenizer: expected a byte-level BPE ('gpt2'); received {fields['model']!r}.")
+    if fields.get("model") != "gpt2" or fields.get("pre", "gpt-2") != "gpt-2":
+        raise FormatError(
+            "GGUF tokenizer: expected a byte-level BPE ('gpt2') with GPT-2's pre-tokenizer ('gpt-2'); received "
+            f"{str(fields.get('model'))[:40]!r} with {str(fields.get('pre'))[:40]!r}."
+        )
+    lacking = [key for key in ("tokens", "token_types", "merges") if not isinstance(fields.get(key), list)]
+    if lacking:
+        raise FormatError(f"GGUF tokenizer: expected tokens, token_types and merges; missing: {', '.join(lacking)}.")
     types = fields["token_types"]
     added = [
         {

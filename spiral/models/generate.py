@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import spiral as sp
-from spiral.errors import ArgumentError, DataError
+from spiral.errors import ArgumentError, DataError, TrainingError
 
 if TYPE_CHECKING:
     from spiral.models.llama import Llama
@@ -45,12 +46,13 @@ def generate(
     Raises:
         ArgumentError: An argument is out of range.
         DataError: The prompt is empty or holds an id that is not in the vocabulary.
+        TrainingError: The model's output is not finite.
     """
     ids = _checked_prompt(prompt, model.config.vocab_size)
-    if n < 0 or temperature < 0 or (top_k is not None and top_k < 1):
+    if n < 0 or not 0 <= temperature < math.inf or (top_k is not None and top_k < 1) or not 0 <= seed < 2**64:
         raise ArgumentError(
-            "generate: n and temperature must not be negative, top_k must be positive or None; "
-            f"received n={n}, temperature={temperature}, top_k={top_k}."
+            "generate: n must not be negative, temperature at least 0 and finite, top_k positive or None, seed at "
+            f"least 0 and below 2**64; received n={n}, temperature={temperature}, top_k={top_k}, seed={seed}."
         )
     return _sampled(model, ids, n, temperature, top_k, np.random.Generator(np.random.Philox(key=seed)), stop)
 
@@ -86,9 +88,14 @@ def sample(logits: NDArray[Any], temperature: float, top_k: int | None, random: 
         >>> sample(np.array([0.0, 3.0, 1.0]), 0.0, None, np.random.default_rng(0))
         1
     """
+    if not np.isfinite(logits.max()):
+        raise TrainingError(
+            f"generate: the largest logit is {logits.max()}: the model's weights are damaged or its training diverged."
+        )
     if temperature == 0:
         return int(np.argmax(logits))
-    scores = logits.astype(np.float64) / temperature
+    with np.errstate(over="ignore"):  # below the largest, whose score is 0, minus infinity is right
+        scores = (logits.astype(np.float64) - logits.max()) / temperature
     if top_k is not None and top_k < len(scores):
         kept = np.argpartition(scores, -top_k)[-top_k:]
         others = np.ones(len(scores), bool)

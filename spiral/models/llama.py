@@ -78,8 +78,21 @@ class LlamaConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name not in ("tied", "dropout") and not value > 0:
-                raise ConfigError(f"LlamaConfig: {field.name} must be positive; received {value!r}.")
+            if field.name == "tied":
+                if not isinstance(value, bool):
+                    raise ConfigError(f"LlamaConfig: tied must be True or False; received {value!r}.")
+                continue
+            real = isinstance(value, (int, float)) and not isinstance(value, bool)
+            whole = field.type == "int"
+            if not real or (whole and not isinstance(value, int)):
+                raise ConfigError(
+                    f"LlamaConfig: {field.name} must be {'an integer' if whole else 'a number'}; received {value!r}."
+                )
+            if field.name != "dropout" and not 0 < value < (2**31 if whole else math.inf):
+                raise ConfigError(
+                    f"LlamaConfig: {field.name} must be positive and {'below 2**31' if whole else 'finite'}; "
+                    f"received {value!r}."
+                )
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"LlamaConfig: dropout must be at least 0 and below 1; received {self.dropout!r}.")
         if self.dim % self.n_head or self.dim // self.n_head % 2:
@@ -97,6 +110,12 @@ class LlamaConfig:
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.dim // self.n_head
+
+    def num_parameters(self) -> int:
+        """How many numbers the model's weights are, known without making it."""
+        kv_width = self.n_kv_head * self.head_dim
+        block = 2 * self.dim * self.dim + 2 * self.dim * kv_width + 3 * self.dim * self.ffn_dim + 2 * self.dim
+        return self.n_layer * block + (1 if self.tied else 2) * self.vocab_size * self.dim + self.dim
 
     def to_hugging_face(self) -> dict[str, Any]:
         """The content of a ``config.json`` that Hugging Face's transformers reads."""
@@ -234,7 +253,10 @@ class Llama(nn.Module):
                 f"Llama: tokens must be (batch, time) with at most {self.config.context_length} positions "
                 f"(context_length); received {tokens.shape}" + (f" after {offset} positions." if offset else ".")
             )
-        rotary = rotary_tables(self.config.context_length, self.config.head_dim, self.config.rope_theta)
+        # a file may claim a context of billions: the tables are made for what is used, in powers of two
+        needed = 1 << max(0, offset + tokens.shape[1] - 1).bit_length()
+        positions = min(self.config.context_length, needed)
+        rotary = rotary_tables(positions, self.config.head_dim, self.config.rope_theta)
         x = self.model.dropout(self.model.embed_tokens(tokens))
         present = []
         for i, block in enumerate(self.model.layers):
@@ -245,6 +267,8 @@ class Llama(nn.Module):
     def loss(self, tokens: Tensor, targets: Tensor, *, reduction: str = "mean") -> Tensor:
         """Cross-entropy in nats of targets (batch, time) given tokens (batch, time)."""
         logits = self(tokens)
+        if logits.dtype != sp.float32:  # a sum over the vocabulary in 16 bits would round the loss
+            logits = logits.astype(sp.float32, copy=False)
         return sp.cross_entropy(logits.reshape(-1, self.config.vocab_size), targets.reshape(-1), reduction=reduction)
 
     def generate(
@@ -270,7 +294,7 @@ class Llama(nn.Module):
                 )
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def rotary_tables(positions: int, head_dim: int, theta: float) -> KeyValue:
     """Cosine and sine tables, each (positions, head_dim / 2), computed in float64."""
     frequencies = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)

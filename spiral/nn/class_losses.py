@@ -56,17 +56,20 @@ def cross_entropy(
     if logits.ndim != 2:
         logits = logits.reshape(targets.size, logits.shape[-1])
     rows = targets if targets.ndim == 1 else targets.reshape(targets.size)
-    if weight is None:
-        loss = ops.cross_entropy(
-            logits,
-            rows,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            z_loss=z_loss,
-            reduction=reduction,
-        )
-    else:
-        loss = _weighted(logits, rows, weight, ignore_index, label_smoothing, z_loss, reduction)
+    try:
+        if weight is None:
+            loss = ops.cross_entropy(
+                logits,
+                rows,
+                ignore_index=ignore_index,
+                label_smoothing=label_smoothing,
+                z_loss=z_loss,
+                reduction=reduction,
+            )
+        else:
+            loss = _weighted(logits, rows, weight, ignore_index, label_smoothing, z_loss, reduction)
+    except IndexError as error:  # a kernel in C knows no errors of ours
+        raise IndexingError(str(error)) from None
     return loss.reshape(targets.shape) if reduction == "none" and targets.ndim != 1 else loss
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from spiral import ops
-from spiral.errors import ShapeError
+from spiral.errors import IndexingError, ShapeError
 from spiral.nn.activation_functions import elu, leaky_relu, softplus
 from spiral.nn.attention_function import scaled_dot_product_attention
 from spiral.nn.class_losses import cross_entropy, nll_loss
@@ -41,7 +41,10 @@ def embedding(indices: Tensor, weight: Tensor, padding_idx: int | None = None) -
         indices: (...) integers.
         weight: (V, C).
     """
-    rows = ops.embedding(weight, indices)
+    try:
+        rows = ops.embedding(weight, indices)
+    except IndexError as error:  # a kernel in C knows no errors of ours
+        raise IndexingError(str(error)) from None
     if padding_idx is None or not rows.requires_grad:
         return rows
     return ops.where(ops.expand_dims(indices == padding_idx, axis=-1), rows.detach(), rows)

@@ -157,7 +157,7 @@ class Roll:
 
 class _Triangle:
     @staticmethod
-    def within(x: Any, k: int) -> int:
+    def within(x: Any, k: int) -> Any:
         """k where it still means something: NumPy overflows far outside, and makes a matrix of a vector."""
         _Triangle.meta(x, k)
         rows, columns = int(x.shape[-2]), int(x.shape[-1])

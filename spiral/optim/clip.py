@@ -69,7 +69,7 @@ def _norm(grads: list[Tensor], p: float) -> Tensor:
         return zeros((), dtype=float64)
     if p == 2.0:
         return ops.grad_norm(grads)
-    sizes = [ops.abs(g).astype(float64) for g in grads if g.size]
+    sizes = [ops.abs(g).astype(float64, copy=False) for g in grads if g.size]
     if not sizes:
         return zeros((), dtype=float64)
     if math.isinf(p):

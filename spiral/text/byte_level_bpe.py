@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from spiral.errors import DataError, FormatError, MissingDependencyError
+from spiral.errors import DataError, FormatError
+from spiral.optional import missing
 from spiral.text.byte_alphabet import character_to_byte
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ END_OF_TEXT = "<|endoftext|>"
 
 SMALLEST_VOCABULARY = 1 + 256
 """The special token and every byte."""
+
+LARGEST_VOCABULARY = 2**20
+"""The library reserves memory for every token asked for before it looks at the text, and aborts without it."""
 
 # A cut between a visible ASCII character and a line end never changes GPT-2's pre-tokens: none
 # of its patterns goes from a visible character to white space, and none looks behind.
@@ -39,9 +43,7 @@ def import_library() -> ModuleType:
     try:
         import tokenizers
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            "Tokenizer: expected the `tokenizers` library, which is not installed; run `pip install spiral[text]`."
-        ) from error
+        raise missing("tokenizers", "a tokenizer", "pip install 'spiral[text]'") from error
     return tokenizers
 
 

@@ -6,7 +6,9 @@ The demo corpus needs no download: ``pydoc_data.topics`` is the language referen
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -95,11 +97,17 @@ def load_text(path: str | Path) -> str:
         'first\\n\\nsecond\\n'
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except (OSError, ValueError) as error:  # too long, a zero byte, or a folder that may not be entered
+        raise DataError(f"load_text: {str(path)[:200]!r}: expected a text file or a folder; {error}.") from error
+    if not exists:
         raise DataError(
             f"load_text: {path}: expected a text file or a folder; there is nothing by that name "
-            f"(relative paths start at {Path.cwd()})."
+            f"(relative paths start at {_working_folder()})."
         )
+    if stat.S_ISCHR(path.stat().st_mode) or stat.S_ISBLK(path.stat().st_mode):  # some never end
+        raise DataError(f"load_text: {path}: expected a text file or a folder; received a device.")
     if not path.is_dir():
         text = _read_utf8(path)
         if not text.strip():
@@ -166,6 +174,13 @@ def split(text: str, held_out: float = 0.1) -> tuple[str, str]:
             "surrounding blanks, so one part would be blank; give more text."
         )
     return train, rest
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "a folder that was removed"
 
 
 def _text_files(folder: Path) -> Iterator[Path]:

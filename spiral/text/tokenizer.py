@@ -7,7 +7,6 @@ that a GGUF file can describe them.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +18,11 @@ from spiral.errors import (
     ArgumentError,
     DataError,
     FormatError,
-    SaveError,
 )
 from spiral.text.byte_alphabet import spelled_bytes
 from spiral.text.byte_level_bpe import (
     END_OF_TEXT,
+    LARGEST_VOCABULARY,
     SMALLEST_VOCABULARY,
     import_library,
     pieces,
@@ -87,7 +86,7 @@ class Tokenizer:
             The tokenizer.
 
         Raises:
-            ArgumentError: `vocab_size` is below 257.
+            ArgumentError: `vocab_size` is below 257 or above 2**20.
             DataError: There is no text, or it holds something else than text.
             MissingDependencyError: The `tokenizers` library is not installed.
 
@@ -95,10 +94,11 @@ class Tokenizer:
             >>> Tokenizer.train("low lower lowest", vocab_size=258).merges()
             ['l o']
         """
-        if vocab_size < SMALLEST_VOCABULARY:
+        is_integer = isinstance(vocab_size, int) and not isinstance(vocab_size, bool)
+        if not is_integer or not SMALLEST_VOCABULARY <= vocab_size <= LARGEST_VOCABULARY:
             raise ArgumentError(
-                f"Tokenizer.train: vocab_size must be at least {SMALLEST_VOCABULARY} (256 bytes "
-                f"and {END_OF_TEXT}); received {vocab_size}."
+                f"Tokenizer.train: vocab_size must be an integer of at least {SMALLEST_VOCABULARY} (256 bytes "
+                f"and {END_OF_TEXT}) and at most {LARGEST_VOCABULARY}; received {vocab_size!r}."
             )
         return cls(train_library_tokenizer([text] if isinstance(text, str) else text, vocab_size))
 
@@ -169,17 +169,11 @@ class Tokenizer:
         Raises:
             SaveError: The file cannot be written.
         """
+        from spiral.io import atomic_write
+
         file = _tokenizer_file(Path(path))
-        partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-        try:
+        with atomic_write(file) as partial:
             partial.write_text(self.to_json(), encoding="utf-8", newline="\n")
-            partial.replace(file)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise SaveError(
-                f"Tokenizer.save: {file}: cannot be written: {error.strerror}; give a path in an "
-                "existing folder that you may write to."
-            ) from error
         return file
 
     @property

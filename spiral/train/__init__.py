@@ -5,15 +5,20 @@ from __future__ import annotations
 from spiral.train.budget import TimeBudget
 from spiral.train.callbacks import Callback
 from spiral.train.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, load_config
+from spiral.train.early_stopping import EarlyStopping
 from spiral.train.evaluate import Evaluation, evaluate
+from spiral.train.precision import MixedPrecision
 from spiral.train.run import prepare, run_training
-from spiral.train.schedule import warmup_cosine
-from spiral.train.trainer import StepRecord, Trainer
+from spiral.train.schedule import learning_rate, warmup_cosine
+from spiral.train.trainer import Interrupted, StepRecord, Trainer
 
 __all__ = [
     "Callback",
     "DataConfig",
+    "EarlyStopping",
     "Evaluation",
+    "Interrupted",
+    "MixedPrecision",
     "ModelConfig",
     "OptimConfig",
     "RunConfig",
@@ -22,6 +27,7 @@ __all__ = [
     "TrainConfig",
     "Trainer",
     "evaluate",
+    "learning_rate",
     "load_config",
     "prepare",
     "run_training",

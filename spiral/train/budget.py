@@ -25,8 +25,8 @@ class TimeBudget(Callback):
     """
 
     def __init__(self, seconds: float) -> None:
-        if not seconds > 0:
-            raise ArgumentError(f"TimeBudget: seconds must be positive; received {seconds!r}.")
+        if not 0 < seconds < 1e9:
+            raise ArgumentError(f"TimeBudget: seconds must be positive and below 1e9; received {seconds!r}.")
         self._seconds = seconds
         self._start = 0.0
         self._first_step = 0

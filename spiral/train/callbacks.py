@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spiral.train.evaluate import Evaluation
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Called by the trainer; override what you need. An exception ends the run."""
+    """Called by the trainer; override what you need. An exception ends the run; `Trainer.stop` ends it well."""
 
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step of this process."""
@@ -27,3 +27,10 @@ class Callback:
 
     def on_end(self, trainer: Trainer) -> None:
         """After the last step; not after an error or an interrupt."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know again, as JSON can hold it; saved under the class's name."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""

@@ -2,12 +2,15 @@
 
 A checkpoint is written to a folder with another name, flushed to the disk and renamed; a process that
 is killed at any moment leaves the previous ones untouched. It holds ``model.safetensors``,
-``optimizer.safetensors`` and ``state.json`` (step, loader, random numbers, configuration, versions).
+``optimizer.safetensors`` and ``state.json`` (step, loader, random numbers, configuration, versions, tuning
+table, and the SHA-256 of the others and of itself, so that damage is found and not trained on).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import platform
 import re
@@ -23,7 +26,10 @@ from numpy.typing import NDArray
 from spiral.errors import DataError, FormatError, SaveError
 
 _FOLDER = re.compile(r"step-(\d{8})")
-_FORMAT = 1
+_FORMAT = 2
+_FILES = ("model.safetensors", "optimizer.safetensors")
+
+logger = logging.getLogger("spiral.train")
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,9 @@ class Checkpoint:
 
 
 def versions() -> dict[str, str]:
-    """What a run's bits may depend on."""
+    """What a run's bits may depend on; the number of threads is not among it."""
+    import ml_dtypes
+
     import spiral
     from spiral import storage
 
@@ -52,9 +60,16 @@ def versions() -> dict[str, str]:
         "spiral": spiral.__version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "ml_dtypes": ml_dtypes.__version__,
         "machine": platform.machine(),
-        "kernels": str(storage.native.isa) if storage.native is not None else "numpy",
+        "kernels": _fact(storage.native, "isa") if storage.native is not None else "numpy",
     }
+
+
+def _fact(native: Any, name: str) -> str:
+    """A fact that the extension tells as a value or through a function."""
+    value = getattr(native, name)
+    return str(value() if callable(value) else value)
 
 
 def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, *, keep: int) -> Path:
@@ -76,31 +91,39 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, *, keep: int) ->
     folder = Path(folder)
     target = folder / f"step-{checkpoint.step:08d}"
     partial = folder / f".{target.name}.{os.getpid()}.partial"
-    plain = {"format": _FORMAT, "step": checkpoint.step, "versions": versions(), **checkpoint.state}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for left_over in folder.glob(".step-*"):  # of a process that was killed while writing
             shutil.rmtree(left_over)
         partial.mkdir()
-        save_safetensors(partial / "model.safetensors", checkpoint.weights)
-        save_safetensors(partial / "optimizer.safetensors", checkpoint.optimizer)
+        save_safetensors(partial / _FILES[0], checkpoint.weights)
+        save_safetensors(partial / _FILES[1], checkpoint.optimizer)
+        plain = {
+            "format": _FORMAT,
+            "step": checkpoint.step,
+            "versions": versions(),
+            "tuning_table": None,  # the hash of measured kernel choices: there are none, all choices are in the code
+            "sha256": {name: _sha256(partial / name) for name in _FILES},
+            **checkpoint.state,
+        }
         with (partial / "state.json").open("w", encoding="utf-8") as file:
-            json.dump(plain, file, indent=1)
+            json.dump({**plain, "own_sha256": _own_sha256(plain)}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        if target.exists():  # resumed from an older one: this step is reached again
+        if target.exists():  # resumed from an older one, because this one is damaged
             target.rename(partial.with_suffix(".replaced"))
         partial.rename(target)
-        shutil.rmtree(partial.with_suffix(".replaced"), ignore_errors=True)
         _flush_folder(folder)
-    except SaveError:
-        raise
+        for old in list_checkpoints(folder)[:-keep]:
+            old.rename(old.with_name(f".{old.name}.removed"))  # killed halfway, it must not look like a whole one
+        for left_over in folder.glob(".step-*"):
+            shutil.rmtree(left_over)
+    except SaveError as error:
+        raise SaveError(f"checkpoint {target.name} was not written, older ones are intact: {error}") from error
     except OSError as error:
         raise SaveError(f"checkpoint {target}: cannot be written: {error.strerror}; older ones are intact.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
     return target
 
 
@@ -109,38 +132,73 @@ def list_checkpoints(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if _FOLDER.fullmatch(path.name))
+    return sorted(path for path in folder.iterdir() if _FOLDER.fullmatch(path.name) and path.is_dir())
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read one checkpoint, or the newest of a folder of them.
+    """Read one checkpoint, or the newest of a folder of them that is whole.
+
+    A damaged one is named in a warning of the logger ``spiral.train`` and the one before it is taken:
+    the steps between are trained again, to the same bits.
 
     Raises:
         DataError: There is none.
-        FormatError: It is damaged or from a newer version.
+        FormatError: It, or every one of the folder, is damaged or from another version.
     """
+    path = Path(path)
+    if _FOLDER.fullmatch(path.name):
+        return _load_one(path)
+    found = list_checkpoints(path)
+    if not found:
+        raise DataError(f"load_checkpoint: {path}: there is no checkpoint; start without resuming.")
+    damaged: list[FormatError] = []
+    for candidate in reversed(found):
+        try:
+            loaded = _load_one(candidate)
+        except FormatError as error:
+            damaged.append(error)
+            continue
+        for problem in damaged:
+            logger.warning("%s Going back to %s.", problem, candidate.name)
+        return loaded
+    if len(damaged) == 1:
+        raise damaged[0]
+    raise FormatError(f"load_checkpoint: {path}: all {len(damaged)} checkpoints are damaged; the newest: {damaged[0]}")
+
+
+def _load_one(path: Path) -> Checkpoint:
     from spiral.io import load_safetensors
 
-    path = Path(path)
-    if not _FOLDER.fullmatch(path.name):
-        found = list_checkpoints(path)
-        if not found:
-            raise DataError(f"load_checkpoint: {path}: there is no checkpoint; start without resuming.")
-        path = found[-1]
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        weights = load_safetensors(path / "model.safetensors", mmap=False).arrays
-        optimizer = load_safetensors(path / "optimizer.safetensors", mmap=False).arrays
-    except (OSError, ValueError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"load_checkpoint: {path}: cannot be read: {error}.") from error
-    if state.get("format") != _FORMAT:
-        raise FormatError(
-            f"load_checkpoint: {path}: expected format {_FORMAT}; received {state.get('format')!r}; "
-            "read it with the version of spiral that wrote it."
-        )
+        if not isinstance(state, dict) or state.get("format") != _FORMAT:
+            received = state.get("format") if isinstance(state, dict) else type(state).__name__
+            raise FormatError(
+                f"load_checkpoint: {path / 'state.json'}: expected format {_FORMAT}; received {received!r}; "
+                "read it with the version of spiral that wrote it."
+            )
+        if state.pop("own_sha256", None) != _own_sha256(state):
+            raise FormatError(f"load_checkpoint: {path / 'state.json'}: damaged: its SHA-256 is not what it says.")
+        for name in _FILES:
+            if _sha256(path / name) != state["sha256"][name]:
+                raise FormatError(f"load_checkpoint: {path / name}: damaged: its SHA-256 is not what state.json says.")
+        weights, optimizer = (load_safetensors(path / name, mmap=False).arrays for name in _FILES)
+    except FormatError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        file = getattr(error, "filename", None) or path / "state.json"
+        reason = getattr(error, "strerror", None) or error
+        raise FormatError(f"load_checkpoint: {file}: cannot be read: {reason}.") from error
     return Checkpoint(int(state["step"]), weights, optimizer, state)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _own_sha256(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def flatten(tree: Any) -> tuple[dict[str, NDArray[Any]], Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,8 @@ from typing import Any
 
 from spiral.errors import ConfigError
 from spiral.models.llama import LlamaConfig
+from spiral.optional import missing
+from spiral.train.config_limits import CHOICES, RANGES
 
 
 @dataclass(frozen=True)
@@ -47,20 +48,25 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with warm-up and cosine decay.
+    """AdamW with warm-up and a schedule.
 
-    `weight_decay` applies to matrices only; `clip` is the largest gradient norm, 0 for none;
-    the rate falls to `final_lr` times `lr` at the last step.
+    `schedule` is cosine, linear, wsd (constant, then a line down over the last `decay` share of the
+    steps) or constant; all but the last fall to `final_lr` times `lr` at the last step. `weight_decay`
+    applies to matrices only; `clip` is the largest gradient norm, 0 for none; `ema` is the decay of a
+    moving average of the weights, which is then what is evaluated and saved, 0 for none.
     """
 
     lr: float = 3e-3
+    schedule: str = "cosine"
     final_lr: float = 0.05
     warmup_steps: int = 50
+    decay: float = 0.2
     beta1: float = 0.9
     beta2: float = 0.98
     eps: float = 1e-8
     weight_decay: float = 0.1
     clip: float = 1.0
+    ema: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,9 @@ class RunConfig:
     """Length and records of a run.
 
     `accumulate` batches make one step; evaluation, checkpoints and log lines come every so many
-    steps, 0 for only at the end; the newest `keep` checkpoints stay.
+    steps, 0 for only at the end; the newest `keep` checkpoints stay. After `patience` evaluations
+    without a better one the run stops and keeps the best weights, 0 for never. `precision` is what
+    forward and backward compute in: float32, bfloat16 or float16; weights stay float32.
     """
 
     out: str = "runs/train"
@@ -80,6 +88,8 @@ class RunConfig:
     log_every: int = 10
     keep: int = 2
     seed: int = 0
+    patience: int = 0
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -97,12 +107,20 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        for section, name, low in _LOWEST:
-            value = getattr(getattr(self, section), name)
-            if not (math.isfinite(value) and value >= low):
-                raise ConfigError(f"{section}.{name}: must be at least {low}; received {value!r}.")
-        if self.optim.lr <= 0:
-            raise ConfigError(f"optim.lr: must be positive; received {self.optim.lr!r}.")
+        values = {
+            f"{section.name}.{field.name}": getattr(getattr(self, section.name), field.name)
+            for section in dataclasses.fields(self)
+            for field in dataclasses.fields(getattr(self, section.name))
+        }
+        for key, allowed in RANGES.items():
+            if values[key] not in allowed:
+                raise ConfigError(f"{key}: must be {allowed}; received {values[key]!r}.")
+        for key, choices in CHOICES.items():
+            if values[key] not in choices:
+                raise ConfigError(
+                    f"{key}: must be one of {', '.join(choices)}; received {values[key]!r}"
+                    f"{_did_you_mean(values[key], choices)}"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as a YAML file has them."""
@@ -131,30 +149,21 @@ class TrainConfig:
         config = self
         for text in overrides:
             key, equals, value = text.partition("=")
-            if not equals:
-                raise ConfigError(f"override {text!r}: expected key=value, such as optim.lr=0.001.")
-            nested: Any = _yaml(value, f"override {text!r}")
+            if not equals or not all(key.strip().split(".")):
+                raise ConfigError(f"override {text!r}: expected section.key=value, such as optim.lr=0.001.")
+            if not value.strip():
+                raise ConfigError(f"override {text!r}: expected a value after =; write null for none.")
+            # a path may look like a number or a date to YAML: text is taken as it stands
+            is_text = key.strip() in _TEXTS and not (value == "null" and _TEXTS[key.strip()])
+            nested: Any = value if is_text else _yaml(value, f"override {text!r}")
             for part in reversed(key.strip().split(".")):
                 nested = {part: nested}
             config = config.updated(nested)
         return config
 
 
-_LOWEST: tuple[tuple[str, str, float], ...] = (
-    ("optim", "lr", 0.0),
-    ("optim", "final_lr", 0.0),
-    ("optim", "warmup_steps", 0),
-    ("optim", "weight_decay", 0.0),
-    ("optim", "clip", 0.0),
-    ("run", "steps", 1),
-    ("run", "batch_size", 1),
-    ("run", "accumulate", 1),
-    ("run", "eval_every", 0),
-    ("run", "checkpoint_every", 0),
-    ("run", "log_every", 1),
-    ("run", "keep", 1),
-    ("run", "seed", 0),
-)
+# the keys that hold text, and whether null is allowed
+_TEXTS = {"data.path": True, "run.out": False, "run.precision": False, "optim.schedule": False}
 
 
 def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> TrainConfig:
@@ -167,34 +176,57 @@ def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Train
     if path is not None:
         try:
             text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: expected a readable YAML file; {error}.") from error
+        except OSError as error:
+            raise ConfigError(
+                f"{path}: expected a readable YAML file ({error.strerror}); "
+                "settings on the command line have the form section.key=value."
+            ) from error
+        except ValueError as error:  # also a name with a zero byte
+            raise ConfigError(f"{path}: expected a YAML file in UTF-8; {error}.") from error
         values = _yaml(text, str(path))
         if not isinstance(values, Mapping):
-            raise ConfigError(f"{path}: expected sections {_names(config)}; received {type(values).__name__}.")
+            raise ConfigError(
+                f"{path}: expected a mapping with the sections {_names(config)}; received {_kind(values)}."
+            )
         config = config.updated(values)
     return config.with_overrides(overrides)
 
 
 def _yaml(text: str, source: str) -> Any:
-    import yaml  # 15 ms: only where a configuration is read
+    try:
+        import yaml  # 15 ms: only where a configuration is read
+    except ModuleNotFoundError as error:
+        raise missing("yaml", "reading a configuration", "pip install pyyaml") from error
+
+    class OneEach(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]
+        """YAML without keys that occur twice: PyYAML silently takes the last."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value]
+            twice = next((key for key in keys if keys.count(key) > 1), None)
+            if twice is not None:
+                raise yaml.YAMLError(f"the key {twice!r} occurs twice")
+            return dict(super().construct_mapping(node, deep))
 
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return yaml.load(text, OneEach)
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # also impossible dates, unhashable keys
         raise ConfigError(f"{source}: expected YAML: {' '.join(str(error).split())}.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{source}: expected sections with keys; received YAML nested too deep.") from error
 
 
 def _update(config: Any, values: Any, prefix: str) -> Any:
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{prefix.rstrip('.')}: expected the keys {_names(config)}; received {values!r}.")
+        raise ConfigError(f"{prefix.rstrip('.')}: expected the keys {_names(config)}; received {_short(values)}.")
     hints = typing.get_type_hints(type(config))
     changes = {}
     for key, value in values.items():
         if key not in hints:
-            close = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
-            hint = f"; did you mean {prefix}{close[0]}?" if close else "."
-            raise ConfigError(f"unknown key {prefix}{key}: allowed are {_names(config)}{hint}")
+            raise ConfigError(
+                f"unknown key {prefix}{_short(key) if not isinstance(key, str) else key}: allowed are "
+                f"{_names(config)}{_did_you_mean(str(key), hints, prefix)}"
+            )
         current = getattr(config, key)
         name = prefix + str(key)
         changes[key] = (
@@ -208,15 +240,40 @@ def _update(config: Any, values: Any, prefix: str) -> Any:
 def _converted(name: str, value: Any, hint: Any) -> Any:
     """The value as its field's type; YAML reads ``1e-3`` as text, and 1 may stand for 1.0."""
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"{name}: expected text without a zero byte; received {_short(value)}.")
     if type(value) in allowed or (value is None and types.NoneType in allowed):
         return value
     if float in allowed and type(value) in (int, str):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass  # said below, with the type that was expected
-    wanted = " or ".join("null" if t is types.NoneType else t.__name__ for t in allowed)
-    raise ConfigError(f"{name}: expected {wanted}; received {value!r} ({type(value).__name__}).")
+    wanted = " or ".join("null" if t is types.NoneType else _TYPES[t] for t in allowed)
+    raise ConfigError(f"{name}: expected {wanted}; received {_short(value)} ({_kind(value)}).")
+
+
+_TYPES: dict[type, str] = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+
+
+def _kind(value: Any) -> str:
+    """A value's type in YAML's words."""
+    if value is None:
+        return "nothing"
+    return {**_TYPES, dict: "a mapping", list: "a list"}.get(type(value), type(value).__name__)
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an integer with more digits than Python prints
+        return "a very long number"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _did_you_mean(name: Any, allowed: Iterable[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.5)
+    return f"; did you mean {prefix}{close[0]}?" if close else "."
 
 
 def _names(config: Any) -> str:

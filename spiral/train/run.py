@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +13,15 @@ from typing import Any
 
 import spiral as sp
 from spiral.data import TokenDataset
-from spiral.errors import ConfigError, DataError, FormatError
+from spiral.errors import ConfigError, DataError, FormatError, MissingDependencyError
 from spiral.models.files import TOKENIZER, save_llama
-from spiral.models.llama import Llama
+from spiral.models.llama import Llama, LlamaConfig
 from spiral.text import Tokenizer, demo_corpus, load_text, split
 from spiral.train.callbacks import Callback
 from spiral.train.card import model_card
 from spiral.train.checkpoint import list_checkpoints
 from spiral.train.config import TrainConfig
+from spiral.train.lock import run_lock
 from spiral.train.metrics import draw_loss
 from spiral.train.trainer import CHECKPOINTS, HeldOut, Trainer
 
@@ -51,16 +53,25 @@ def prepare(
         DataError: The text cannot be used, or there is no checkpoint to resume.
         ConfigError: The model's shape does not work, or another run's checkpoints are in the folder.
     """
+    with run_lock(config.run.out):
+        return _prepare(config, resume, overwrite, callbacks)
+
+
+def _prepare(config: TrainConfig, resume: bool, overwrite: bool, callbacks: Sequence[Callback]) -> Prepared:
+    from spiral.io import atomic_write
+
     folder = Path(config.run.out)
-    if not resume:
-        _clear_checkpoints(folder, overwrite)
-    text = demo_corpus() if config.data.path is None else load_text(config.data.path)
-    train_text, held_out_text = split(text, config.data.held_out)
     if resume and not (folder / TOKENIZER).exists():
         raise DataError(f"resume: {folder}: there is no run to resume (no {TOKENIZER}); start without --resume.")
+    if not resume:
+        _require_empty(folder, overwrite)
+    text = demo_corpus() if config.data.path is None else load_text(config.data.path)
+    train_text, held_out_text = split(text, config.data.held_out)
     tokenizer = Tokenizer.load(folder) if resume else Tokenizer.train(train_text, config.data.vocab_size)
+    shape = config.model.llama(tokenizer.vocab_size)
+    require_memory(shape, config)
     sp.random.manual_seed(config.run.seed)
-    model = Llama(config.model.llama(tokenizer.vocab_size))
+    model = Llama(shape)
     held_out = HeldOut(
         TokenDataset(tokenizer.encode(held_out_text), tokenizer.vocab_size),
         len(held_out_text.encode("utf-8")),
@@ -76,23 +87,51 @@ def prepare(
     )
     if resume:
         trainer.resume()
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
+    else:  # the other run's files go only once this one can start
+        for path in list_checkpoints(folder / CHECKPOINTS):
+            shutil.rmtree(path)
         tokenizer.save(folder)
-        (folder / RUN_CONFIG).write_text(json.dumps(config.to_dict(), indent=1) + "\n", encoding="utf-8")
+        with atomic_write(folder / RUN_CONFIG) as partial:
+            partial.write_text(json.dumps(config.to_dict(), indent=1) + "\n", encoding="utf-8")
     return Prepared(trainer, tokenizer, train_text, held_out_text)
 
 
-def _clear_checkpoints(folder: Path, overwrite: bool) -> None:
+def _require_empty(folder: Path, overwrite: bool) -> None:
     """A new run must not find another's checkpoints: resuming would take whichever is further."""
     found = list_checkpoints(folder / CHECKPOINTS)
     if found and not overwrite:
         raise ConfigError(
-            f"run.out: {folder} holds the checkpoints of another run (up to {found[-1].name}); resume it, "
-            "allow to overwrite it, or choose another run.out."
+            f"run.out: {folder} holds the checkpoints of another run (up to {found[-1].name}); resume it (--resume "
+            f"{folder}), allow to overwrite it (--overwrite), or choose another run.out."
         )
-    for path in found:
-        shutil.rmtree(path)
+
+
+def require_memory(shape: LlamaConfig, config: TrainConfig) -> None:
+    """Refuse a model that cannot be trained in this machine's memory, before the system kills the process.
+
+    Raises:
+        ConfigError: Weights, gradients, AdamW's state and one batch's activations need more than there is.
+    """
+    weights = 4 * 4 * shape.num_parameters()
+    tokens = config.run.batch_size * shape.context_length
+    # what backward needs at least: the residual stream and feed-forward layer of each block, and the logits
+    activations = 4 * tokens * (shape.n_layer * (4 * shape.dim + 2 * shape.ffn_dim) + 2 * shape.vocab_size)
+    there = physical_memory()
+    if there is not None and weights + activations > there:
+        raise ConfigError(
+            f"model and batch need at least {(weights + activations) / 2**30:,.1f} GiB of memory "
+            f"({weights / 2**30:,.1f} for weights, gradients and optimizer, {activations / 2**30:,.1f} for a batch of "
+            f"{config.run.batch_size} x {shape.context_length}); this machine has {there / 2**30:,.1f}; lower "
+            "model.dim, model.n_layer, model.context_length or run.batch_size."
+        )
+
+
+def physical_memory() -> int | None:
+    """Bytes of memory of this machine; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
 
 
 def run_training(prepared: Prepared, *, name: str, references: dict[str, float] | None = None) -> dict[str, Any]:
@@ -104,12 +143,21 @@ def run_training(prepared: Prepared, *, name: str, references: dict[str, float] 
         references: Bits per byte of baselines on the held-out text, for curve and card.
 
     Returns:
-        ``bits_per_byte``, ``steps_per_second``, ``seconds`` of training, and ``sample``.
+        ``bits_per_byte``, ``steps_per_second``, ``seconds`` of training, ``sample``, and ``notes``: what was left
+        out or ended early, and why.
 
     Raises:
         TrainingError: Loss or gradient is not finite.
-        Interrupted: Ctrl-C; a checkpoint was written before.
+        Interrupted: Ctrl-C or another signal to stop; a checkpoint was written before.
+        SaveError: A file cannot be written.
     """
+    with run_lock(prepared.trainer.folder):
+        return _run_training(prepared, name, references)
+
+
+def _run_training(prepared: Prepared, name: str, references: dict[str, float] | None) -> dict[str, Any]:
+    from spiral.io import atomic_write
+
     trainer, references = prepared.trainer, references or {}
     trainer.fit()
     folder, config = trainer.folder, trainer.config
@@ -117,13 +165,20 @@ def run_training(prepared: Prepared, *, name: str, references: dict[str, float] 
         trainer.evaluate()
     assert trainer.last_evaluation is not None
     bits = trainer.last_evaluation.bits_per_byte
+    if trainer.early_stopping is not None and trainer.early_stopping.waited:
+        bits = trainer.early_stopping.best
+    trainer.finish()
+    notes = [] if trainer.stopped is None else [f"stopped after step {trainer.step}: {trainer.stopped}"]
     save_llama(folder, trainer.model, prepared.tokenizer)
     speed = trainer.step / trainer.seconds if trainer.seconds else 0.0
     trainer.model.eval()
     prompt = prepared.tokenizer.encode(prepared.held_out_text[:60])
     drawn = trainer.model.generate(prompt, 80, temperature=0.8, top_k=50, seed=0)
     sample = prepared.tokenizer.decode([*prompt.tolist(), *drawn])
-    draw_loss(trainer.metrics, folder / "loss.png", title=name, references=references)
+    try:
+        draw_loss(trainer.metrics, folder / "loss.png", title=name, references=references)
+    except MissingDependencyError as error:
+        notes.append(str(error))
     source = "The language reference of Python (pydoc_data.topics)" if config.data.path is None else config.data.path
     card = model_card(
         name,
@@ -135,8 +190,15 @@ def run_training(prepared: Prepared, *, name: str, references: dict[str, float] 
         sample=sample,
         steps_per_second=speed,
     )
-    (folder / "card.md").write_text(card, encoding="utf-8")
-    return {"bits_per_byte": bits, "steps_per_second": speed, "seconds": trainer.seconds, "sample": sample}
+    with atomic_write(folder / "card.md") as partial:
+        partial.write_text(card, encoding="utf-8")
+    return {
+        "bits_per_byte": bits,
+        "steps_per_second": speed,
+        "seconds": trainer.seconds,
+        "sample": sample,
+        "notes": notes,
+    }
 
 
 def saved_config(folder: str | Path) -> TrainConfig:
@@ -151,5 +213,5 @@ def saved_config(folder: str | Path) -> TrainConfig:
         raise DataError(f"{folder}: there is no run here (no {RUN_CONFIG}).")
     try:
         return TrainConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise FormatError(f"{path}: cannot be read: {error}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: cannot be read: {str(error).rstrip('.')}.") from error

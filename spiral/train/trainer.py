@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 import spiral as sp
 from spiral.data import TokenDataset, TokenLoader
-from spiral.errors import ConfigError, DataError, TrainingError
+from spiral.errors import ConfigError, DataError, FormatError, TrainingError
 from spiral.models.files import set_weights, weight_arrays
 from spiral.models.llama import Llama
-from spiral.optim import AdamW, scale_grads
+from spiral.optim import EMA, AdamW, scale_grads
+from spiral.tensor import Tensor
 from spiral.train.callbacks import Callback
-from spiral.train.checkpoint import Checkpoint, flatten, load_checkpoint, save_checkpoint, unflatten
+from spiral.train.checkpoint import Checkpoint, flatten, load_checkpoint, save_checkpoint, unflatten, versions
 from spiral.train.config import TrainConfig
+from spiral.train.early_stopping import BEST, EarlyStopping
 from spiral.train.evaluate import Evaluation, evaluate
+from spiral.train.lock import run_lock
 from spiral.train.metrics import MetricsFile
-from spiral.train.schedule import warmup_cosine
+from spiral.train.precision import MixedPrecision
+from spiral.train.schedule import learning_rate
+from spiral.train.signals import StopRequest, stop_requested
+
+logger = logging.getLogger("spiral.train")
 
 CHECKPOINTS = "checkpoints"
 """The folder for them in a run's folder."""
@@ -41,6 +50,7 @@ class StepRecord:
         grad_norm: Norm of the gradient before clipping.
         seconds: Wall time of the step.
         tokens: Tokens it saw.
+        skipped: Whether the weights stayed because a float16 gradient overflowed.
     """
 
     step: int
@@ -49,6 +59,7 @@ class StepRecord:
     grad_norm: float
     seconds: float
     tokens: int
+    skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,12 +72,13 @@ class HeldOut:
 
 
 class Interrupted(Exception):
-    """The user pressed Ctrl-C; a checkpoint was written. Not an error: the command exits with 130."""
+    """Ctrl-C, or another signal to stop; a checkpoint was written. The command exits with 128 + the signal."""
 
-    def __init__(self, step: int, path: Path) -> None:
+    def __init__(self, step: int, path: Path, number: int = signal.SIGINT) -> None:
         super().__init__(f"interrupted after step {step}; saved {path}")
         self.step = step
         self.path = path
+        self.signal = number
 
 
 class Trainer:
@@ -129,38 +141,67 @@ class Trainer:
             train, config.run.batch_size, config.model.context_length, config.run.seed, prefetch=0
         )
         self.parameters = [p for _, p in model.named_parameters()]
+        names = [name for name, _ in model.named_parameters()]
+        self.precision = MixedPrecision(model, config.run.precision)
+        self.masters: dict[str, Tensor] = dict(zip(names, self.precision.masters, strict=True))
         self.optimizer = AdamW(
-            decay_groups(model, config.optim.weight_decay),
+            decay_groups(self.masters, config.optim.weight_decay),
             lr=config.optim.lr,
             betas=(config.optim.beta1, config.optim.beta2),
             eps=config.optim.eps,
         )
+        self.ema = EMA(self.masters.values(), config.optim.ema) if config.optim.ema else None
+        self.early_stopping = EarlyStopping(config.run.patience) if config.run.patience else None
+        if self.early_stopping is not None:
+            if held_out is None or not config.run.eval_every:
+                raise ConfigError(
+                    "run.patience counts evaluations: it needs held-out text and run.eval_every of at least 1; "
+                    f"received eval_every={config.run.eval_every}{'' if held_out else ' and no held-out text'}."
+                )
+            self.callbacks.insert(0, self.early_stopping)
+        self.stopped: str | None = None
 
     # ------------------------------------------------------------ the loop
     def fit(self) -> None:
-        """Train until the configured number of steps.
+        """Train until the configured number of steps, or until `stop` is called.
 
         Raises:
-            TrainingError: Loss or gradient is not finite.
-            Interrupted: Ctrl-C; a checkpoint was written before.
+            TrainingError: Loss or gradient is not finite; the record says so, and the last checkpoint is intact.
+            Interrupted: Ctrl-C or another signal to stop; a checkpoint was written before.
+            DataError: Another process trains into the folder.
+            SaveError: A checkpoint or the record cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.metrics.keep_up_to(self.step)
-        self._tell("on_start")
-        with _ctrl_c_noticed() as pressed:
-            while self.step < self.config.run.steps:
-                record = self.train_step()
-                self.metrics.add("step", record.__dict__)
-                self._tell("on_step", record)
-                run = self.config.run  # a callback may have changed it
-                if _is_due(self.step, run.eval_every) or self.step == run.steps:
-                    self.evaluate()
-                stopping = pressed.is_set() and self.step < run.steps
-                if _is_due(self.step, run.checkpoint_every) or self.step == run.steps or stopping:
-                    path = self.save()
-                if stopping:
-                    raise Interrupted(self.step, path)
-        self._tell("on_end")
+        with run_lock(self.folder):
+            self.metrics.keep_up_to(self.step)
+            self._tell("on_start")
+            with stop_requested() as request:
+                while self.step < self.config.run.steps and self.stopped is None:
+                    self._advance(request)
+            self._tell("on_end")
+
+    def stop(self, reason: str) -> None:
+        """End the run after this step as if it were its last; for callbacks."""
+        self.stopped = reason
+
+    def _advance(self, request: StopRequest) -> None:
+        """One step, and what is due after it."""
+        try:
+            record = self.train_step()
+        except TrainingError as error:
+            self.metrics.add("failure", {"step": self.step + 1, "message": str(error)})
+            raise
+        self.metrics.add("step", record.__dict__)
+        self._tell("on_step", record)
+        run = self.config.run  # a callback may have changed it
+        if _is_due(self.step, run.eval_every) or self.step == run.steps:
+            self.evaluate()
+        ending = self.step == run.steps or self.stopped is not None
+        interrupted = bool(request) and not ending
+        if _is_due(self.step, run.checkpoint_every) or ending or interrupted:
+            path = self.save()
+            if interrupted:
+                assert request.signal is not None
+                raise Interrupted(self.step, path, request.signal)
 
     def train_step(self) -> StepRecord:
         """One optimizer step over `accumulate` batches.
@@ -170,35 +211,44 @@ class Trainer:
         """
         start = time.perf_counter()
         settings, accumulate = self.config.optim, self.config.run.accumulate
-        lr = warmup_cosine(
+        lr = learning_rate(
             self.step,
+            schedule=settings.schedule,
             peak=settings.lr,
             total_steps=self.config.run.steps,
             warmup_steps=min(settings.warmup_steps, self.config.run.steps),
             final_ratio=settings.final_lr,
+            decay=settings.decay,
         )
         self.optimizer.zero_grad()
         total, tokens = 0.0, 0
         for _ in range(accumulate):
             x, y = next(self.loader)
             loss = self.model.loss(sp.asarray(x), sp.asarray(y))
-            (loss if accumulate == 1 else loss * (1.0 / accumulate)).backward()
+            self.precision.backward(loss, 1.0 / accumulate)
             total += loss.item() / accumulate
             tokens += y.size
         norm = self._clip(total, lr)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
+        taken = math.isfinite(norm)
+        if taken:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+            if self.ema is not None:
+                self.ema.update()
+        self.precision.update(taken)
         self.step += 1
         seconds = time.perf_counter() - start
         self.seconds += seconds
-        return StepRecord(self.step, total, lr, norm, seconds, tokens)
+        return StepRecord(self.step, total, lr, norm, seconds, tokens, not taken)
 
     def _clip(self, loss: float, lr: float) -> float:
         """The gradient's norm; scales the gradient when that is above the limit."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        gradients = self.precision.unscale()
         with sp.no_grad():
             norm = float(sp.ops.grad_norm(gradients).item())
+            if math.isfinite(loss) and not math.isfinite(norm) and self.precision.may_overflow:
+                return norm
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise TrainingError(
                     f"step {self.step + 1}: loss {loss:.4g} and gradient norm {norm:.4g} must be finite at learning "
@@ -207,23 +257,62 @@ class Trainer:
                 )
             limit = self.config.optim.clip
             if limit and norm > limit:
-                scale_grads(self.parameters, limit / norm)
+                scale_grads(self.precision.masters, limit / norm)
         return norm
 
     def evaluate(self) -> None:
-        """Evaluate on the held-out text, if there is any, and record it."""
+        """Evaluate on the held-out text, if there is any, what would be saved now, and record it."""
         if self.held_out is None:
             return
-        found = evaluate(
-            self.model,
-            self.held_out.tokens,
-            self.held_out.n_bytes,
-            batch_size=self.config.run.batch_size,
-            bos_id=self.held_out.bos_id,
-        )
+        with self._saved_weights():
+            found = evaluate(
+                self.model,
+                self.held_out.tokens,
+                self.held_out.n_bytes,
+                batch_size=self.config.run.batch_size,
+                bos_id=self.held_out.bos_id,
+            )
         self.last_evaluation = found
         self.metrics.add("evaluation", {"step": self.step, "loss": found.loss, "bits_per_byte": found.bits_per_byte})
         self._tell("on_evaluation", found)
+
+    # ------------------------------------------------------------ weights
+    @contextmanager
+    def _saved_weights(self) -> Iterator[None]:
+        """Within the block the model has the weights that are saved: in float32, and the average if there is one."""
+        with ExitStack() as stack:
+            if self.ema is not None:
+                with sp.no_grad():
+                    stack.enter_context(self.ema.swapped())
+            stack.enter_context(self.precision.full_precision())
+            yield
+
+    def save_weights(self, path: str | Path) -> None:
+        """Write the model's weights as safetensors; of an average if there is one.
+
+        Raises:
+            SaveError: It cannot be written.
+        """
+        from spiral.io import save_safetensors
+
+        with self._saved_weights():
+            save_safetensors(path, weight_arrays(self.model), {"format": "pt"})
+
+    def finish(self) -> None:
+        """Leave the run's result in the model, in float32: the best, the averaged or the last weights.
+
+        Training cannot go on after it, only from a checkpoint.
+        """
+        best = self.early_stopping
+        if best is not None and best.waited:
+            from spiral.io import load_safetensors
+
+            arrays = load_safetensors(self.folder / BEST, mmap=False).arrays
+        else:
+            with self._saved_weights():
+                arrays = {name: array.copy() for name, array in weight_arrays(self.model).items()}
+        self.model.to("float32")
+        set_weights(self.model, arrays, str(self.folder / BEST))
 
     def _tell(self, event: str, *details: Any) -> None:
         for callback in self.callbacks:
@@ -241,9 +330,13 @@ class Trainer:
         Raises:
             SaveError: It cannot be written.
         """
-        arrays, rest = flatten(self.optimizer.state_dict())
+        ema = None if self.ema is None else self.ema.state_dict()
+        arrays, rest = flatten({"optimizer": self.optimizer.state_dict(), "ema": ema})
         state = {
-            "optimizer": rest,
+            "tensors": rest,
+            "precision": self.precision.state_dict(),
+            "callbacks": {type(c).__name__: c.state_dict() for c in self.callbacks if c.state_dict()},
+            "stopped": self.stopped,
             "loader": self.loader.state_dict(),
             "random": sp.random.get_state(),
             "seconds": self.seconds,
@@ -252,7 +345,7 @@ class Trainer:
         }
         path = save_checkpoint(
             self.checkpoints,
-            Checkpoint(self.step, weight_arrays(self.model), arrays, state),
+            Checkpoint(self.step, _arrays(self.masters), arrays, state),
             keep=self.config.run.keep,
         )
         self._tell("on_checkpoint", path)
@@ -267,25 +360,49 @@ class Trainer:
             FormatError: It is damaged.
         """
         saved = load_checkpoint(self.checkpoints if path is None else path)
+        try:
+            self._restore(saved)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise FormatError(
+                f"resume: {self.checkpoints}: step {saved.step}: state.json is not complete: {error!r}."
+            ) from error
+        written = {**versions(), **saved.state["versions"]}
+        changed = [f"{key} {written[key]}, now {now}" for key, now in versions().items() if written[key] != now]
+        if changed:
+            logger.warning(
+                "resume: the checkpoint was written with %s: the last bits may differ from an uninterrupted run's.",
+                "; ".join(changed),
+            )
+
+    def _restore(self, saved: Checkpoint) -> None:
         if saved.state["fingerprint"] != self.fingerprint:
             raise DataError(
                 f"resume: {self.folder}: the checkpoint was trained on other data than is here now "
                 f"({saved.state['fingerprint'][:12]}, now {self.fingerprint[:12]}); bring the text back or start "
                 "a new run."
             )
-        self._require_same(saved.state["config"])
-        set_weights(self.model, saved.weights, "checkpoint")
-        self.optimizer.load_state_dict(unflatten(saved.state["optimizer"], saved.optimizer))
+        before = TrainConfig.from_dict(saved.state["config"])
+        self._require_same(before.to_dict())
+        _overwrite(self.masters, saved.weights, "checkpoint")
+        tensors = unflatten(saved.state["tensors"], saved.optimizer)
+        self.optimizer.load_state_dict(tensors["optimizer"])
+        if self.ema is not None:
+            self.ema.load_state_dict(tensors["ema"])
+        self.precision.load_state_dict(saved.state["precision"])
         self.loader.load_state_dict(saved.state["loader"])
         sp.random.set_state(saved.state["random"])
+        for callback in self.callbacks:
+            if type(callback).__name__ in saved.state["callbacks"]:
+                callback.load_state_dict(saved.state["callbacks"][type(callback).__name__])
         self.step, self.seconds = saved.step, saved.state["seconds"]
+        self.stopped = saved.state["stopped"] if before.run.patience == self.config.run.patience else None
 
     def _require_same(self, saved: dict[str, Any]) -> None:
         """Refuse to resume under settings that would make the run another one."""
         now = self.config.to_dict()
         keys = [("model", key) for key in now["model"]] + [("data", key) for key in now["data"]]
-        keys += [("run", "seed"), ("run", "batch_size"), ("run", "accumulate")]
-        keys += [("optim", key) for key in ("beta1", "beta2", "eps", "weight_decay")]
+        keys += [("run", key) for key in ("seed", "batch_size", "accumulate", "precision")]
+        keys += [("optim", key) for key in ("beta1", "beta2", "eps", "weight_decay", "ema")]
         changed = [
             f"{section}.{key}={now[section][key]!r} (was {saved[section][key]!r})"
             for section, key in keys
@@ -295,34 +412,32 @@ class Trainer:
             raise ConfigError(f"resume: {', '.join(changed)}: these cannot change within a run; start a new one.")
 
 
-def decay_groups(model: Llama, weight_decay: float) -> list[dict[str, Any]]:
+def decay_groups(weights: Mapping[str, Tensor], weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups: matrices decay, vectors (norms) do not."""
-    parameters = [p for _, p in model.named_parameters()]
     return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [w for w in weights.values() if w.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [w for w in weights.values() if w.ndim < 2], "weight_decay": 0.0},
     ]
+
+
+def _arrays(weights: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    return {name: weight.detach().numpy() for name, weight in weights.items()}
+
+
+def _overwrite(weights: Mapping[str, Tensor], arrays: Mapping[str, NDArray[Any]], source: str) -> None:
+    """Give weights the values of the arrays of the same names.
+
+    Raises:
+        FormatError: Names or shapes differ.
+    """
+    wrong = sorted(set(weights) ^ set(arrays))
+    wrong += [name for name, w in weights.items() if name in arrays and arrays[name].shape != w.shape]
+    if wrong:
+        raise FormatError(f"{source}: expected this model's weights; missing, unexpected or misshapen: {wrong[:6]}.")
+    with sp.no_grad():
+        for name, weight in weights.items():
+            weight.detach().copy_(sp.asarray(np.asarray(arrays[name], np.float32)))
 
 
 def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-@contextmanager
-def _ctrl_c_noticed() -> Iterator[threading.Event]:
-    """Ctrl-C sets an event, so that a step is finished; a second one interrupts at once."""
-    pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield pressed
-        return
-
-    def notice(number: int, frame: FrameType | None) -> None:
-        if pressed.is_set():
-            raise KeyboardInterrupt
-        pressed.set()
-
-    before = signal.signal(signal.SIGINT, notice)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -96,9 +96,7 @@ def check(name, rows, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
 @pytest.mark.parametrize("name", sorted(UNARY))
-def test_unary_function_of_special_operands(name, dtype, request):
-    if (name, dtype) == ("sin", sp.float32) and sp.explain("sin", sp.ones(1)).chosen.backend == "cpu":
-        request.applymarker(pytest.mark.xfail(strict=True, reason="the C++ sine loses the sign of -0"))
+def test_unary_function_of_special_operands(name, dtype):
     check(name, UNARY[name], dtype)
 
 

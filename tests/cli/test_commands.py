@@ -46,7 +46,7 @@ def test_help_has_examples(command: str | None, capsys: pytest.CaptureFixture[st
         (["train", "no-such.yaml"], "expected a readable YAML file"),
         (["eval", "nowhere"], "missing: config.json"),
         (["eval", "nowhere.gguf"], "there is no such file"),
-        (["explain", "rms_nrm"], "did you mean: rms_norm"),
+        (["explain", "rms_nrm"], "similar: rms_norm"),
         (["explain", "add", "2xq"], "received '2xq'"),
     ],
 )

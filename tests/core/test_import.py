@@ -92,9 +92,9 @@ MAY_USE = {
     "ops": (),
     "nn": (),
     "optim": ("nn",),
-    "data": (),
-    "text": (),
     "io": (),
+    "data": ("io",),  # whole files or none
+    "text": ("io",),
     "models": ("nn", "io", "text"),
     "train": ("nn", "optim", "data", "text", "io", "models"),
     "testing": (),

@@ -7,7 +7,7 @@ import pytest
 
 import spiral as sp
 from spiral import nn, optim
-from spiral.errors import ArgumentError, ShapeError
+from spiral.errors import ArgumentError, IndexingError, ShapeError
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
 from torch_oracle import close, compare, compare_module, copy_weights, normal, tensors  # noqa: E402
@@ -317,6 +317,8 @@ def test_wrong_settings_and_shapes_name_class_and_argument():
         nn.Dropout(1.5)
     with pytest.raises(ArgumentError, match="Conv2d: groups must divide"):
         nn.Conv2d(3, 4, 3, groups=2)
+    with pytest.raises(IndexingError, match=r"embedding: .*\[0, 3\).* 5"):
+        nn.Embedding(3, 2)(sp.asarray([1, 5]))
     with pytest.raises(ShapeError, match=r"layer_norm: normalized_shape \(4,\) must be the last axes of x"):
         nn.LayerNorm(4)(sp.ones((2, 3)))
     with pytest.raises(ShapeError, match=r"BatchNorm2d: expected x with 4 axes and 3 channels"):

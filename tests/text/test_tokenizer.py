@@ -164,5 +164,5 @@ def test_library_is_imported_only_when_used() -> None:
 
 def test_missing_library_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install spiral\[text\]"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'spiral\[text\]'"):
         Tokenizer.train("text")

@@ -216,8 +216,9 @@ def test_checkpoint_that_fails_leaves_the_older_ones(tmp_path: Path, monkeypatch
     (tmp_path / ".step-00000009.1.partial").mkdir()  # of a killed process
     save_checkpoint(tmp_path, checkpoint(3), keep=2)
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["step-00000002", "step-00000003"]
-    (tmp_path / "step-00000003" / "state.json").write_text("{")
-    with pytest.raises(FormatError, match="cannot be read"):
+    for name in ("step-00000002", "step-00000003"):
+        (tmp_path / name / "state.json").write_text("{")
+    with pytest.raises(FormatError, match="all 2 checkpoints are damaged; the newest: .*step-00000003.*cannot be read"):
         load_checkpoint(tmp_path)
 
 
