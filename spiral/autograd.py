@@ -520,6 +520,11 @@ def map_tensors(x: Any, fn: Callable[[Any], Any]) -> Any:
 def grad(fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False) -> Callable[..., Any]:
     """A function that returns the gradient of ``fn``, with ``has_aux`` also its second result; see `value_and_grad`.
 
+    Args:
+        fn: returns a scalar tensor, or with ``has_aux`` a pair of it and anything else.
+        argnums: which positional arguments to differentiate.
+        has_aux: whether ``fn`` returns such a pair.
+
     Example:
         >>> import spiral as sp
         >>> cube = lambda x: x * x * x
@@ -553,7 +558,15 @@ class _GradMode(ContextDecorator):
 
 
 def no_grad() -> _GradMode:
-    """Within the block (or decorated function) nothing is recorded."""
+    """Within the block (or decorated function) nothing is recorded.
+
+    Example:
+        >>> import spiral as sp
+        >>> w = sp.ones(2).requires_grad_()
+        >>> with no_grad():
+        ...     (w * 2.0).requires_grad
+        False
+    """
     return _GradMode(False)
 
 

@@ -44,6 +44,13 @@ def checkpoint(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     Raises:
         AutogradError: ``fn`` returns something else; or, in backward, its second run returned other
             outputs or used other tensors than the first, or an argument was overwritten in between.
+
+    Example:
+        >>> import spiral as sp
+        >>> x = sp.asarray([1.0, 2.0]).requires_grad_()
+        >>> checkpoint(lambda t: (t * t).sum(), x).backward()
+        >>> x.grad.tolist()
+        [2.0, 4.0]
     """
     if not grad_enabled():
         return fn(*args, **kwargs)

@@ -44,6 +44,12 @@ def scaled_dot_product_attention(
     Raises:
         ShapeError: the shapes do not fit.
         DTypeError: the mask holds integers.
+
+    Example:
+        >>> import spiral as sp
+        >>> q, kv = sp.ones((1, 4, 3, 8)), sp.ones((1, 2, 3, 8))  # 4 query heads share 2 key heads
+        >>> scaled_dot_product_attention(q, kv, kv, is_causal=True).shape
+        (1, 4, 3, 8)
     """
     if attn_mask is not None and attn_mask.dtype is bool_:
         attn_mask = ops.where(attn_mask, 0.0, -math.inf).astype(q.dtype, copy=False)
