@@ -88,6 +88,7 @@ else:
 
 setup(
     packages=find_packages(include=["spiral", "spiral.*"]),
+    py_modules=["spiral_command"],
     ext_modules=extensions,
     cmdclass={"build_ext": Build},
 )
