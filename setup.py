@@ -123,6 +123,7 @@ else:
 kernel_folders = [f"spiral.kernels.{p.parent.name}" for p in KERNELS.glob("*/*.h")]
 setup(
     packages=sorted({*find_packages(include=["spiral", "spiral.*"]), *kernel_folders}),
+    py_modules=["spiral_command"],
     ext_modules=extensions,
     cmdclass={"build_ext": Build},
 )

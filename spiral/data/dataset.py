@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spiral.data.resume import Cursor, EpochRandom, ResumableLoader, require_integer
-from spiral.errors import DataError
+from spiral.errors import DataError, IndexingError
 
 Arrays = tuple[NDArray[Any], ...]
 
@@ -63,11 +63,17 @@ class ArrayDataset:
         return len(self._arrays[0])
 
     def __getitem__(self, index: int, /) -> Arrays:
-        return tuple(array[index] for array in self._arrays)
+        try:
+            return tuple(array[index] for array in self._arrays)
+        except IndexError as error:
+            raise IndexingError(f"ArrayDataset: expected an index below {len(self)}; received {index!r}.") from error
 
     def take(self, indices: NDArray[np.int64], /) -> Arrays:
         """The samples at these indices, as one array per array of the dataset."""
-        return tuple(array[indices] for array in self._arrays)
+        try:
+            return tuple(array[indices] for array in self._arrays)
+        except IndexError as error:
+            raise IndexingError(f"ArrayDataset.take: expected integer indices below {len(self)}; {error}.") from error
 
 
 class DataLoader(ResumableLoader[Arrays]):
@@ -106,6 +112,11 @@ class DataLoader(ResumableLoader[Arrays]):
     ) -> None:
         require_integer("DataLoader", "batch_size", batch_size, at_least=1)
         require_integer("DataLoader", "seed", seed, at_least=0, below=2**64)
+        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+            raise DataError(
+                "DataLoader: expected a dataset with a length and items, such as ArrayDataset(x, y); received "
+                f"{type(dataset).__name__}."
+            )
         needed = batch_size if drop_last else 1
         if len(dataset) < needed:
             raise DataError(
@@ -186,4 +197,17 @@ class _EpochBatches:
         if isinstance(self._dataset, BatchedDataset):
             return self._dataset.take(indices)
         samples = [self._dataset[index] for index in indices.tolist()]
-        return tuple(np.stack(column) for column in zip(*samples, strict=True))
+        odd = next((i for i, sample in enumerate(samples) if not isinstance(sample, (tuple, list))), None)
+        if odd is not None:
+            raise DataError(
+                f"DataLoader: items of a dataset must be tuples of arrays or numbers; item {indices[odd]} is a "
+                f"{type(samples[odd]).__name__}."
+            )
+        try:
+            return tuple(np.stack([np.asarray(part) for part in column]) for column in zip(*samples, strict=True))
+        except ValueError as error:
+            shapes = sorted({tuple(np.shape(part) for part in sample) for sample in samples})
+            raise DataError(
+                f"DataLoader: the items of a batch must have the same shapes; received {shapes[:4]}; pad them, or "
+                "take batch_size=1."
+            ) from error

@@ -55,6 +55,8 @@ class TokenLoader(ResumableLoader[TokenBatch]):
         *,
         prefetch: int = 2,
     ) -> None:
+        if not isinstance(dataset, TokenDataset):
+            raise DataError(f"TokenLoader: expected a TokenDataset; received {type(dataset).__name__}.")
         require_integer("TokenLoader", "batch_size", batch_size, at_least=1)
         require_integer("TokenLoader", "context", context, at_least=1)
         require_integer("TokenLoader", "seed", seed, at_least=0, below=2**64)

@@ -84,6 +84,8 @@ class ResumableLoader(Generic[Batch]):
             DataError: The state is incomplete or belongs to other data or another seed; the
                 loader then stays where it was.
         """
+        if not isinstance(state, Mapping):
+            raise DataError(f"{self._name}.load_state_dict: expected a dictionary; received {type(state).__name__}.")
         expected = {"epoch", "position", *self._identity}
         if set(state) != expected:
             raise DataError(
@@ -100,9 +102,13 @@ class ResumableLoader(Generic[Batch]):
                 "without the state."
             )
         for key in ("epoch", "position"):
-            if not isinstance(state[key], (int, np.integer)) or state[key] < 0:
+            most = (
+                2**63 - 1 if key == "epoch" else self._identity.get("samples", self._identity.get("tokens", 2**63 - 1))
+            )
+            if not isinstance(state[key], (int, np.integer)) or not 0 <= state[key] <= most:
                 raise DataError(
-                    f"{self._name}.load_state_dict: {key} must be an integer of at least 0; received {state[key]!r}."
+                    f"{self._name}.load_state_dict: {key} must be an integer of at least 0 and at most {most}; "
+                    f"received {state[key]!r}."
                 )
         self._move_to(Cursor(int(state["epoch"]), int(state["position"])))
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spiral.data.resume import require_integer
-from spiral.errors import ArgumentError, DataError, FormatError
+from spiral.errors import ArgumentError, DataError, FormatError, IndexingError
 
 _MAGIC = b"SPRLTOK1"
 _HEADER = struct.Struct("<8sIIQQ")
@@ -128,7 +128,15 @@ class TokenDataset:
         Raises:
             DataError: A window does not lie within the dataset.
         """
-        first = np.asarray(starts, np.int64)
+        require_integer("TokenDataset.windows", "length", length, at_least=0)
+        first = np.asarray(starts)
+        if first.size == 0:
+            first = first.reshape(-1).astype(np.int64)
+        if first.ndim != 1 or not np.issubdtype(first.dtype, np.integer):
+            raise DataError(
+                f"TokenDataset.windows: starts must be integers of shape (n,); received {first.dtype} of shape "
+                f"{first.shape}."
+            )
         if first.size and (first.min() < 0 or first.max() + length > len(self)):
             raise DataError(
                 f"TokenDataset.windows: windows of {length} must lie within {len(self)} tokens; "
@@ -147,7 +155,13 @@ class TokenDataset:
     def __getitem__(self, index: int | slice) -> int | NDArray[np.int64]:
         if isinstance(index, slice):
             return np.array(self._tokens[index], np.int64)
-        return int(self._tokens[index])
+        try:
+            return int(self._tokens[index])
+        except (IndexError, TypeError) as error:
+            raise IndexingError(
+                f"TokenDataset: an index must be an integer from {-len(self)} to {len(self) - 1} or a slice; "
+                f"received {index!r}."
+            ) from error
 
     def __repr__(self) -> str:
         return f"TokenDataset({len(self)} tokens, vocab_size={self.vocab_size})"
@@ -159,7 +173,10 @@ def _storage_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
 
 
 def _checked(ids: ArrayLike, vocab_size: int) -> NDArray[np.integer]:
-    array = np.asarray(ids)
+    try:
+        array = np.asarray(ids)
+    except ValueError as error:  # lists of several lengths
+        raise DataError(f"TokenDataset: expected integer ids of shape (tokens,); {error}.") from error
     if array.size == 0:
         return np.empty(0, np.int64)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):

@@ -6,6 +6,7 @@ A folder holds ``config.json``, ``model.safetensors`` and ``tokenizer.json``.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,8 @@ def load_llama(path: str | Path) -> tuple[Llama, Tokenizer]:
         DataError: There is no model by that name.
         FormatError: A file is damaged, or belongs to another kind of model.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise DataError(f"load_llama: expected a path; received {type(path).__name__}.")
     path = Path(path)
     if path.suffix == ".gguf":
         return _load_gguf(path)

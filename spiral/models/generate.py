@@ -49,6 +49,13 @@ def generate(
         TrainingError: The model's output is not finite.
     """
     ids = _checked_prompt(prompt, model.config.vocab_size)
+    whole = [n, seed] if top_k is None else [n, seed, top_k]
+    odd = [value for value in whole if not isinstance(value, (int, np.integer)) or isinstance(value, bool)]
+    if odd or not isinstance(temperature, (int, float)):
+        raise ArgumentError(
+            "generate: n, top_k and seed must be integers, temperature a number; received "
+            f"n={n!r}, temperature={temperature!r}, top_k={top_k!r}, seed={seed!r}."
+        )
     if n < 0 or not 0 <= temperature < math.inf or (top_k is not None and top_k < 1) or not 0 <= seed < 2**64:
         raise ArgumentError(
             "generate: n must not be negative, temperature at least 0 and finite, top_k positive or None, seed at "
@@ -108,7 +115,13 @@ def sample(logits: NDArray[Any], temperature: float, top_k: int | None, random: 
 
 
 def _checked_prompt(prompt: Sequence[int] | NDArray[Any], vocab_size: int) -> list[int]:
-    ids = [int(token) for token in prompt]
+    array = np.asarray(prompt)
+    if array.size and (array.ndim != 1 or not np.issubdtype(array.dtype, np.integer)):
+        raise DataError(
+            f"generate: the prompt must be integer ids of shape (tokens,); received {array.dtype} of shape "
+            f"{array.shape}; encode text with the model's tokenizer."
+        )
+    ids = [int(token) for token in array.tolist()]
     if not ids:
         raise DataError("generate: the prompt is empty; give at least one token, such as the end-of-text token.")
     wrong = [token for token in ids if not 0 <= token < vocab_size]

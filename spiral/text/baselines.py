@@ -40,7 +40,7 @@ def zlib_bits_per_byte(train: bytes, held_out: bytes, *, primed: bool = False) -
         >>> zlib_bits_per_byte(b"", b"abc" * 1000) < 0.1
         True
     """
-    _require_held_out("zlib_bits_per_byte", held_out)
+    _require_held_out("zlib_bits_per_byte", held_out, train)
     size = len(zlib.compress(held_out, 9))
     if primed:
         size = len(zlib.compress(train + held_out, 9)) - len(zlib.compress(train, 9))
@@ -81,7 +81,7 @@ def witten_bell_bits_per_byte(train: bytes, held_out: bytes, order: int = 5) -> 
     """
     if not 1 <= order <= _MAX_ORDER:
         raise ArgumentError(f"witten_bell_bits_per_byte: order must be 1 to {_MAX_ORDER}; received {order!r}.")
-    _require_held_out("witten_bell_bits_per_byte", held_out)
+    _require_held_out("witten_bell_bits_per_byte", held_out, train)
     if len(train) < order:
         raise DataError(
             f"witten_bell_bits_per_byte: order {order} needs at least {order} training bytes; "
@@ -131,6 +131,9 @@ def _look_up(keys: NDArray[np.uint64], values: NDArray[np.intp], asked: NDArray[
     return np.where(keys[at] == asked, values[at], 0)
 
 
-def _require_held_out(name: str, held_out: bytes) -> None:
+def _require_held_out(name: str, held_out: bytes, train: bytes) -> None:
+    for part in (held_out, train):
+        if not isinstance(part, bytes):
+            raise DataError(f"{name}: expected bytes; received {type(part).__name__}; encode text as UTF-8.")
     if not held_out:
         raise DataError(f"{name}: expected held-out bytes to predict; received none.")

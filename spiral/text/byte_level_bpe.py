@@ -124,6 +124,8 @@ def require_gpt2_byte_level(spec: dict[str, Any]) -> None:
 
 def _non_empty(texts: Iterable[str]) -> Iterator[str]:
     """The texts, with an error when all of them together are empty."""
+    if not isinstance(texts, Iterable):
+        raise DataError(f"Tokenizer.train: expected text or several texts; received {type(texts).__name__}.")
     any_text = False
     for text in texts:
         if not isinstance(text, str):

@@ -39,6 +39,10 @@ def unique_paragraphs(texts: Iterable[str]) -> str:
         >>> unique_paragraphs(["one\\n\\ntwo", "one\\n\\nthree"])
         'one\\n\\ntwo\\n\\nthree\\n'
     """
+    texts = list(texts)
+    odd = next((text for text in texts if not isinstance(text, str)), "")
+    if not isinstance(odd, str):
+        raise DataError(f"unique_paragraphs: expected texts (str); received {type(odd).__name__}.")
     paragraphs = (paragraph.strip("\n") for text in texts for paragraph in _PARAGRAPH_BREAK.split(text))
     kept = dict.fromkeys(paragraph for paragraph in paragraphs if paragraph.strip())
     return "\n\n".join(kept) + "\n" if kept else ""
@@ -96,6 +100,8 @@ def load_text(path: str | Path) -> str:
         >>> load_text(folder)
         'first\\n\\nsecond\\n'
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise DataError(f"load_text: expected a path; received {type(path).__name__}.")
     path = Path(path)
     try:
         exists = path.exists()
@@ -156,7 +162,9 @@ def split(text: str, held_out: float = 0.1) -> tuple[str, str]:
         >>> split("abcdefgh\\n\\nijklmnopq\\n\\nr", held_out=0.1)
         ('abcdefgh\\n\\nijklmnopq\\n\\n', 'r')
     """
-    if not 0.0 < held_out < 1.0:
+    if not isinstance(text, str):
+        raise DataError(f"split: expected text (str); received {type(text).__name__}.")
+    if not isinstance(held_out, (int, float)) or not 0.0 < held_out < 1.0:
         raise ArgumentError(f"split: held_out must be between 0 and 1, for example 0.1; received {held_out!r}.")
     mark = round(len(text) * (1.0 - held_out))
     reach = max(1, round(len(text) * min(held_out, 1.0 - held_out) / 2))

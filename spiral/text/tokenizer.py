@@ -213,6 +213,8 @@ class Tokenizer:
             >>> tokenizer.encode("<|endoftext|>", parse_special=True)
             array([0], dtype=int32)
         """
+        if not isinstance(text, str):
+            raise DataError(f"Tokenizer.encode: expected text (str); received {type(text).__name__}.")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:

@@ -25,7 +25,7 @@ class TimeBudget(Callback):
     """
 
     def __init__(self, seconds: float) -> None:
-        if not 0 < seconds < 1e9:
+        if not isinstance(seconds, (int, float)) or not 0 < seconds < 1e9:
             raise ArgumentError(f"TimeBudget: seconds must be positive and below 1e9; received {seconds!r}.")
         self._seconds = seconds
         self._start = 0.0

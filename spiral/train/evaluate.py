@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import spiral as sp
 from spiral.data import TokenDataset, eval_batches
+from spiral.data.resume import require_integer
 from spiral.models.llama import Llama
 
 
@@ -50,6 +51,7 @@ def evaluate(
         batch_size: Windows at a time.
         bos_id: A token put before the first, which is then predicted too.
     """
+    require_integer("evaluate", "n_bytes", n_bytes, at_least=1)
     nats, count = 0.0, 0
     training = model.training
     model.eval()

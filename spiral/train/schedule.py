@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from spiral.errors import ArgumentError
+
 SCHEDULES = ("cosine", "linear", "wsd", "constant")
 
 
@@ -35,6 +37,8 @@ def learning_rate(
         >>> [round(rate(s), 2) for s in range(8)]
         [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0]
     """
+    if schedule not in SCHEDULES:
+        raise ArgumentError(f"learning_rate: schedule must be one of {', '.join(SCHEDULES)}; received {schedule!r}.")
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     start = warmup_steps

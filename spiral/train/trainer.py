@@ -127,6 +127,16 @@ class Trainer:
         fingerprint: str = "",
         callbacks: Sequence[Callback] = (),
     ) -> None:
+        if train.vocab_size > model.config.vocab_size:
+            raise DataError(
+                f"Trainer: the tokens come from a vocabulary of {train.vocab_size}, the model has "
+                f"{model.config.vocab_size}; does the tokenizer belong to this model?"
+            )
+        if config.model.context_length > model.config.context_length:
+            raise ConfigError(
+                f"Trainer: model.context_length is {config.model.context_length}, the model was made for "
+                f"{model.config.context_length}."
+            )
         self.model = model
         self.config = config
         self.held_out = held_out

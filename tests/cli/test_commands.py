@@ -101,13 +101,39 @@ def test_ctrl_c_exits_with_130_and_resume_finishes(run_folder: Path, tmp_path: P
     assert main(["train", "--resume", str(out), f"run.steps={step + 3}"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"), [("SPIRAL_NUM_THREADS", "many"), ("SPIRAL_ISA", "sse9"), ("SPIRAL_FALLBACK", "maybe")]
+)
+def test_mistaken_variable_is_one_line(variable: str, value: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "spiral_command", "doctor"],
+        env={**os.environ, variable: value}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert f"spiral: {variable}: expected" in done.stderr and f"received '{value}'" in done.stderr
+
+
+def test_doctor_says_what_it_found_and_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"versions", "missing", "processor", "backends", "environment"}
+    processor = found["processor"]
+    assert processor["threads used"] >= 1 and processor["cores"] >= 1 and "C++ for" in processor["kernels"]
+    assert {"gemm kernel", "OpenBLAS core", "instruction sets", "compiler"} <= set(processor)
+    assert set(found["missing"]) == {k for k, v in found["versions"].items() if v == "not installed"}
+    assert all(text.startswith("without it: ") and "pip install" in text for text in found["missing"].values())
+
+
 def test_doctor_names_kernels_backends_and_costly_variables(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("OPENBLAS_L2_SIZE", "1")
     assert main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert "numpy" in found["backends"] and "Haswell" in found["environment"]["OPENBLAS_CORETYPE"]
+    for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        assert "costs speed" in found["environment"][variable]
     assert main(["doctor"]) == 0 and "gemm kernel" in capsys.readouterr().out
 
 
@@ -115,6 +141,15 @@ def test_explain_marks_the_choice(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "rms_norm", "8x128", "128", "eps=0.001"]) == 0
     assert "→" in capsys.readouterr().out
     assert main(["explain", "--list"]) == 0 and "rms_norm" in capsys.readouterr().out
+
+
+def test_every_op_is_explained_from_its_name_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    from spiral.op import OPS
+
+    for name in OPS:
+        assert main(["explain", name]) == 0, name
+        shown = capsys.readouterr().out
+        assert "→" in shown and "Tensor(" not in shown, name
 
 
 def test_demo_runs_from_text_to_checked_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
