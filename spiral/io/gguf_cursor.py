@@ -36,6 +36,10 @@ _TYPE_NAMES = ", ".join(
 )
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= 600 else f"{text[:300]} … {text[-290:]}"
+
+
 class Cursor:
     """A position in a mapped file that moves forward and never beyond the end.
 
@@ -52,7 +56,8 @@ class Cursor:
     def error(self, what: str, problem: str, position: int | None = None) -> FormatError:
         """A FormatError that names the file, what was being read and where."""
         at = self.position if position is None else position
-        return FormatError(f"{self.source}: {what}, byte {at}: {problem}")
+        # names and values come from the file: a forged one may have megabytes
+        return FormatError(f"{self.source}: {_cut(what)}, byte {at}: {_cut(problem)}")
 
     def require(self, count: int, item_bytes: int, what: str) -> None:
         """Raise unless `count` items of at least `item_bytes` each may still follow."""

@@ -243,5 +243,5 @@ def _require_apart(cursor: Cursor, tensors: dict[str, TensorInfo]) -> None:
 
 
 def _listed(names: dict[str, TensorInfo]) -> str:
-    first = ", ".join(list(names)[:8])
+    first = ", ".join(name[:80] for name in list(names)[:8])
     return f"{first} and {len(names) - 8} more" if len(names) > 8 else first or "none"

@@ -251,4 +251,4 @@ def _expected_tensors(file: GGUFFile, config: dict[str, Any]) -> list[Mapped]:
 
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return (", ".join(names[:6]) or "none") + more
+    return (", ".join(name[:80] for name in names[:6]) or "none") + more

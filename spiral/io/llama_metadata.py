@@ -89,12 +89,12 @@ def read_config(file: GGUFFile) -> dict[str, Any]:
     found = file.metadata
     architecture = found.get("general.architecture")
     if architecture != "llama":
-        raise FormatError(f"{file.path}: general.architecture must be 'llama'; received {architecture!r}.")
+        raise FormatError(f"{file.path}: general.architecture must be 'llama'; received {str(architecture)[:80]!r}.")
     for key, neutral in _MUST_BE.items():
         if found.get(key, neutral) != neutral:
             raise FormatError(
                 f"{file.path}: {key} must be {neutral!r}, other Llama variants are not supported; "
-                f"received {found[key]!r}."
+                f"received {repr(found[key])[:80]}."
             )
     defaults = _defaults(file)
     config: dict[str, Any] = {}

@@ -143,6 +143,6 @@ def _view(source: Path, name: str, entry: Entry, mapped: NDArray[np.uint8]) -> N
 
 def _typed(source: Path, name: str, entry: Entry, raw: NDArray[np.uint8]) -> NDArray[Any]:
     if entry.dtype == np.bool_ and raw.size and raw.max() > 1:
-        raise FormatError(f"{source}: tensor {name!r}: BOOL elements must be 0 or 1; received {raw.max()}.")
+        raise FormatError(f"{source}: tensor {name[:80]!r}: BOOL elements must be 0 or 1; received {raw.max()}.")
     typed: NDArray[Any] = raw.view(entry.dtype).reshape(entry.shape)
     return typed

@@ -103,7 +103,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the name {twice!r} occurs twice, names must be unique")
+        raise ValueError(f"the name {_short(twice)} occurs twice, names must be unique")
     return result
 
 
@@ -119,7 +119,7 @@ def _metadata(source: Path, value: Any) -> dict[str, str]:
 
 def _entry(source: Path, name: str, value: Any, start: int) -> Entry:
     """Check one tensor's header entry by itself; `_require_tiling` checks them together."""
-    where = f"{source}: tensor {name!r}"
+    where = f"{source}: tensor {_short(name)}"
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"{where}: expected exactly dtype, shape and data_offsets; received {_short(value)}.")
     dtype = DTYPES.get(value["dtype"]) if isinstance(value["dtype"], str) else None
@@ -151,7 +151,7 @@ def _require_tiling(source: Path, entries: dict[str, Entry], start: int, size: i
     """Raise unless the tensors fill the data part without overlap, hole or rest."""
     end, previous = start, "the header"
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
-        where = f"{source}: tensor {name!r}: data_offsets"
+        where = f"{source}: tensor {_short(name)}: data_offsets"
         if entry.end > size:
             raise FormatError(
                 f"{where} end at {_short(entry.end - start)}, the file has {size - start} bytes of "
@@ -160,7 +160,7 @@ def _require_tiling(source: Path, entries: dict[str, Entry], start: int, size: i
         if entry.begin != end:
             problem = "overlaps with" if entry.begin < end else "leaves a hole after"
             raise FormatError(f"{where} start at {entry.begin - start}, not {end - start}: {problem} {previous}.")
-        end, previous = entry.end, f"tensor {name!r}"
+        end, previous = entry.end, f"tensor {_short(name)}"
     if end != size:
         raise FormatError(
             f"{source}: the tensors end at offset {end - start} of {size - start} bytes of data; "

@@ -43,14 +43,18 @@ def set_weights(model: Llama, arrays: Mapping[str, NDArray[Any]], source: str) -
     missing, unexpected = sorted(set(parameters) - set(arrays)), sorted(set(arrays) - set(parameters))
     if missing or unexpected:
         raise FormatError(
-            f"{source}: expected the weights of this configuration; missing: {', '.join(missing[:6]) or 'none'}; "
-            f"unexpected: {', '.join(unexpected[:6]) or 'none'}."
+            f"{source}: expected the weights of this configuration; missing: {_listed(missing)}; "
+            f"unexpected: {_listed(unexpected)}."
         )
     with sp.no_grad():
         for name, parameter in parameters.items():
             if arrays[name].shape != parameter.shape:
                 raise FormatError(f"{source}: {name} must have shape {parameter.shape}; received {arrays[name].shape}.")
             parameter.detach().copy_(sp.asarray(np.asarray(arrays[name], np.float32)))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(name[:80] for name in names[:6]) or "none"
 
 
 def save_llama(folder: str | Path, model: Llama, tokenizer: Tokenizer) -> Path:
@@ -128,7 +132,7 @@ def _require_size(config: LlamaConfig, arrays: Mapping[str, NDArray[Any]], path:
         name for name, array in arrays.items() if array.dtype.name not in ("float32", "float16", "bfloat16", "float64")
     ]
     if odd:
-        raise FormatError(f"{path / WEIGHTS}: {odd[0]} must be floating; received {arrays[odd[0]].dtype}.")
+        raise FormatError(f"{path / WEIGHTS}: {odd[0][:80]} must be floating; received {arrays[odd[0]].dtype}.")
 
 
 def _require_tokenizer(model: Llama, tokenizer: Tokenizer, path: Path) -> None:
