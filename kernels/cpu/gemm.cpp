@@ -36,19 +36,26 @@ constexpr bool PREFER_BLAS = true;
 #endif
 
 // ---------------------------------------------------------------- kernels by size
-template <Along A, int V, int... I>
+template <Along A, int V, class Last, int... I>
 micro_fn pick(int rows, std::integer_sequence<int, I...>) {
-  static const micro_fn table[] = {micro<I + 1, V, A>...};
+  static const micro_fn table[] = {micro<I + 1, V, A, Last>...};
   return table[rows - 1];
+}
+
+template <Along A>
+micro_fn pick_along(int columns, int rows) {
+  std::make_integer_sequence<int, ROWS_MAX> all;
+  if constexpr (WHOLE_KERNELS)
+    if (columns == PANEL) return pick<A, 2, AllLanes>(rows, all);
+  return columns > LANES ? pick<A, 2, Lanes>(rows, all) : pick<A, 1, Lanes>(rows, all);
 }
 }  // namespace
 
-micro_fn gemm_detail::micro_for(Along along, int vectors, int rows) {
-  std::make_integer_sequence<int, ROWS_MAX> all;
+micro_fn gemm_detail::micro_for(Along along, int columns, int rows) {
   switch (along) {
-    case Along::ROWS: return vectors == 1 ? pick<Along::ROWS, 1>(rows, all) : pick<Along::ROWS, 2>(rows, all);
-    case Along::STEPS: return vectors == 1 ? pick<Along::STEPS, 1>(rows, all) : pick<Along::STEPS, 2>(rows, all);
-    default: return vectors == 1 ? pick<Along::STRIP, 1>(rows, all) : pick<Along::STRIP, 2>(rows, all);
+    case Along::ROWS: return pick_along<Along::ROWS>(columns, rows);
+    case Along::STEPS: return pick_along<Along::STEPS>(columns, rows);
+    default: return pick_along<Along::STRIP>(columns, rows);
   }
 }
 
@@ -264,7 +271,7 @@ void run_tile(const Product& q, const Grid& g, const Panels& panels, const Strip
       b.b = panels.from(j, p0);
       b.c = c_at(q, i, j * PANEL);
       b.bias = f.bias ? f.bias + (f.across ? i : j * PANEL) : nullptr;
-      micro_for(along, b.columns > LANES ? 2 : 1, (int)rows)(b);
+      micro_for(along, b.columns, (int)rows)(b);
     };
     if (PANEL_STAYS)
       for (i64 j = j0; j < j1; j++)

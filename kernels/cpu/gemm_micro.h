@@ -47,6 +47,21 @@ SPIRAL_INLINE inline vec load(const float* p) { return *(const vec_anywhere*)p; 
 SPIRAL_INLINE inline void store(float* p, vec v) { *(vec_anywhere*)p = v; }
 SPIRAL_INLINE inline vec splat(float s) { return s - vec{}; }
 
+// Whether blocks of whole vectors have kernels of their own. AVX-512 needs none: masks cost nothing. With AVX2 a masked
+// store takes 12 cycles and more on AMD's processors: 72 of the 500 of a block with 64 steps of k (2026-11).
+#if defined(__AVX512F__)
+constexpr bool WHOLE_KERNELS = false;
+#else
+constexpr bool WHOLE_KERNELS = true;
+#endif
+
+// All lanes of a vector, with the interface of Lanes
+struct AllLanes {
+  explicit AllLanes(i64) {}
+  SPIRAL_INLINE vec load(const float* p) const { return gemm_detail::load(p); }
+  SPIRAL_INLINE void store(float* p, vec v) const { gemm_detail::store(p, v); }
+};
+
 // The first n lanes of a vector. With masks in hardware a partial load is as cheap as a full one.
 struct Lanes {
 #if defined(__AVX512F__)
@@ -56,10 +71,19 @@ struct Lanes {
   SPIRAL_INLINE void store(float* p, vec v) const { _mm512_mask_storeu_ps(p, mask, (__m512)v); }
 #elif defined(__AVX2__)
   __m256i mask;
-  explicit Lanes(i64 n)
-      : mask(_mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))) {}
+  int n;
+  explicit Lanes(i64 count)
+      : mask(_mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))),
+        n((int)count) {}
   SPIRAL_INLINE vec load(const float* p) const { return (vec)_mm256_maskload_ps(p, mask); }
-  SPIRAL_INLINE void store(float* p, vec v) const { _mm256_maskstore_ps(p, mask, (__m256)v); }
+  // in halves and quarters: no masked store, see WHOLE_KERNELS
+  SPIRAL_INLINE void store(float* p, vec v) const {
+    if (n >= LANES) return gemm_detail::store(p, v);
+    __m128 part = _mm256_castps256_ps128((__m256)v);
+    if (n & 4) _mm_storeu_ps(p, part), p += 4, part = _mm256_extractf128_ps((__m256)v, 1);
+    if (n & 2) _mm_storel_pi((__m64*)p, part), p += 2, part = _mm_movehl_ps(part, part);
+    if (n & 1) _mm_store_ss(p, part);
+  }
 #else
   i64 n;
   explicit Lanes(i64 count) : n(count) {}
@@ -138,10 +162,10 @@ static void store_across(const float* tile, int width, int rows, const Block& q)
 // How the values of A lie: along rows; by steps (the rows of a step are adjacent); by steps LANES apart.
 enum class Along { ROWS, STEPS, STRIP };
 
-template <int M, int V, Along A>
+template <int M, int V, Along A, class Last>
 __attribute__((noinline)) void micro(const Block& q) {
   constexpr bool ROWS = A == Along::ROWS, STRIP = A == Along::STRIP;
-  const Lanes last(q.columns - (V - 1) * LANES);
+  const Last last(q.columns - (V - 1) * LANES);
   const Finish& f = *q.f;
   asm volatile("" : : "r"(q.a) : "memory");  // broadcast() reads A behind the compiler's back
   vec acc[M][V];
@@ -296,8 +320,8 @@ __attribute__((noinline, unused)) static void store_across(const float* tile, in
 }
 
 typedef void (*micro_fn)(const Block&);
-// kernel for `rows` in [1, ROWS_MAX] and 1 or 2 vectors of columns
-micro_fn micro_for(Along along, int vectors, int rows);
+// kernel for `rows` in [1, ROWS_MAX] and up to PANEL columns
+micro_fn micro_for(Along along, int columns, int rows);
 
 }  // namespace gemm_detail
 }  // namespace spiral
