@@ -174,7 +174,10 @@ void pack_steps(const Panels& t, i64 p0, i64 p1) {
         float* dst = t.at(j) + v;
         const Lanes part(std::max<i64>(0, width - v));
         if (width - v >= LANES)
-          for (i64 i = p; i < end; i++) store(dst + i * step, load(src + i * t.b.row));
+          for (i64 i = p; i < end; i++) {
+            __builtin_prefetch(src + (i + 8) * t.b.row);  // rows are too short for the hardware to see them coming
+            store(dst + i * step, load(src + i * t.b.row));
+          }
         else
           for (i64 i = p; i < end; i++) store(dst + i * step, part.load(src + i * t.b.row));
       }
@@ -212,7 +215,10 @@ void pack_strips(const Strips& t, i64 p0, i64 p1) {
       float* to = t.at(r, p);
       const float* from = t.a.p + i;
       if (i + LANES <= t.m)
-        for (i64 s = p; s < end; s++, to += LANES) store(to, load(from + s * t.a.column));
+        for (i64 s = p; s < end; s++, to += LANES) {
+          __builtin_prefetch(from + (s + 8) * t.a.column);
+          store(to, load(from + s * t.a.column));
+        }
       else {
         const Lanes part(t.m - i);
         for (i64 s = p; s < end; s++, to += LANES) store(to, part.load(from + s * t.a.column));
