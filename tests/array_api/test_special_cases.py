@@ -108,3 +108,19 @@ def test_binary_function_of_special_operands(name, dtype):
             sp.nextafter(sp.ones(1, dtype=dtype), sp.ones(1, dtype=dtype))
         return
     check(name, BINARY[name], dtype)
+
+
+@pytest.mark.parametrize("dtype", [sp.float64, sp.float16, sp.bfloat16], ids=lambda d: d.name)
+@pytest.mark.parametrize("scalar", [True, False], ids=["a number", "a tensor"])
+def test_power_one_half_of_negative_zero_and_infinity_is_no_square_root(dtype, scalar):
+    bases = [-0.0, 0.0, -math.inf, math.inf, 4.0]
+    half = 0.5 if scalar else sp.asarray(0.5, dtype=dtype)
+    roots = (sp.asarray(bases, dtype=dtype) ** half).tolist()
+    alone = [(sp.asarray(b, dtype=dtype) ** half).item() for b in bases]
+    inside = sp.asarray(bases, dtype=dtype)
+    inside **= half
+    for got in (roots, alone, inside.tolist()):
+        assert [math.copysign(1.0, z) for z in got] == [1.0] * 5
+        assert got == [0.0, 0.0, math.inf, math.inf, 2.0]
+    left = sp.asarray(-4.0, dtype=dtype) ** half
+    assert left.dtype == dtype and math.isnan(left.item())
