@@ -365,12 +365,11 @@ SPIRAL_ELEMENTWISE_BINARY(X)
 SPIRAL_ELEMENTWISE_UNARY(X)
 #undef X
 
-// The exponents that have an instruction of their own. As in NumPy and PyTorch, x ** 0.5 is the square
-// root: it differs from C's pow at -inf alone.
+// The exponents that have an instruction of their own.
 const Kernel* pow_kernel(const Operand& b) {
   static const Kernel general{"pow", loop_checked<Pow>, COSTLY}, square{"pow", loop1<Square>, GRAIN},
-      root{"pow", loop1<Sqrt>, GRAIN}, cube{"pow", loop1<Cube>, GRAIN},
-      inverse{"pow", loop1<Reciprocal>, GRAIN}, inverse_root{"pow", loop1<Rsqrt>, GRAIN},
+      root{"pow", loop1<PowerHalf>, GRAIN}, cube{"pow", loop1<Cube>, GRAIN},
+      inverse{"pow", loop1<Reciprocal>, GRAIN}, inverse_root{"pow", loop1<PowerMinusHalf>, GRAIN},
       same{"pow", loop1<Same>, GRAIN};
   if (b.array) return &general;
   return b.value == 2.f    ? &square

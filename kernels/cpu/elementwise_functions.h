@@ -26,6 +26,16 @@ struct Minimum { static float f(float a, float b) { return (a < b) | (a != a) ? 
 struct Neg { static float f(float x) { return -x; } };
 struct Sqrt { static float f(float x) { return std::sqrt(x); } };
 struct Rsqrt { static float f(float x) { return 1.f / std::sqrt(x); } };
+// x to the power 1/2, which is 0 at -0 and infinity at -infinity (C17, F.10.4.4), through the bits: signs of
+// zeros are nothing to this file's compiler flags
+struct PowerHalf {
+  static float f(float x) {
+    const int32_t i = to_bits(x), infinity = 0x7f800000;
+    const bool odd = (i == INT32_MIN) | (i == (INT32_MIN | infinity));
+    return from_bits(odd ? i & INT32_MAX : to_bits(std::sqrt(x)));
+  }
+};
+struct PowerMinusHalf { static float f(float x) { return 1.f / PowerHalf::f(x); } };
 struct Abs { static float f(float x) { return std::fabs(x); } };
 struct Square { static float f(float x) { return x * x; } };
 struct Cube { static float f(float x) { return x * x * x; } };

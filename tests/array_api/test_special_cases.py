@@ -110,7 +110,7 @@ def test_binary_function_of_special_operands(name, dtype):
     check(name, BINARY[name], dtype)
 
 
-@pytest.mark.parametrize("dtype", [sp.float64, sp.float16, sp.bfloat16], ids=lambda d: d.name)
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
 @pytest.mark.parametrize("scalar", [True, False], ids=["a number", "a tensor"])
 def test_power_one_half_of_negative_zero_and_infinity_is_no_square_root(dtype, scalar):
     bases = [-0.0, 0.0, -math.inf, math.inf, 4.0]
@@ -124,3 +124,11 @@ def test_power_one_half_of_negative_zero_and_infinity_is_no_square_root(dtype, s
         assert got == [0.0, 0.0, math.inf, math.inf, 2.0]
     left = sp.asarray(-4.0, dtype=dtype) ** half
     assert left.dtype == dtype and math.isnan(left.item())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+def test_power_minus_one_half_of_negative_zero_and_infinity(dtype):
+    for count in (1, 40):  # whole registers and what is left
+        for base, want in ((-0.0, math.inf), (0.0, math.inf), (-math.inf, 0.0), (math.inf, 0.0), (4.0, 0.5)):
+            got = (sp.full(count, base, dtype=dtype) ** -0.5).tolist()
+            assert got == [want] * count and math.copysign(1.0, got[0]) == 1.0
