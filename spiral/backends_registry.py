@@ -18,7 +18,7 @@ from typing import Any
 
 from spiral import device
 from spiral.backend import Backend, DeviceInfo, Kernel, Unavailable
-from spiral.errors import RegistryError
+from spiral.errors import RegistryError, received
 
 _log = logging.getLogger("spiral")
 
@@ -142,8 +142,8 @@ def check_names(names: Iterable[str]) -> None:
     """Raises RegistryError for a name that no backend has."""
     _load()
     for n in names:
-        if n not in _entries:
-            raise RegistryError(f"backend: there is no backend {n!r}; there are {', '.join(sorted(_entries))}.")
+        if not isinstance(n, str) or n not in _entries:
+            raise RegistryError(f"backend: there is no backend {received(n)}; there are {', '.join(sorted(_entries))}.")
 
 
 def warn_once(message: str) -> None:

@@ -30,6 +30,8 @@ from spiral.errors import (
     IndexingError,
     RegistryError,
     SpiralError,
+    kind_of,
+    received,
 )
 from spiral.op import OPS, Op, make_calls_with
 from spiral.storage import empty_array, foreign_stamps, native, stamp
@@ -58,9 +60,10 @@ _lock = threading.RLock()
 
 def policy(prefer: tuple[str, ...] = (), deterministic: bool = False, fallback: str | None = None) -> Policy:
     """The policy with these settings; one object per combination."""
-    fallback = fallback or os.environ.get("SPIRAL_FALLBACK", "allow")
-    if fallback not in ("allow", "warn", "error"):
-        raise ArgumentError(f"SPIRAL_FALLBACK: expected allow, warn or error; received {fallback!r}.")
+    if fallback is None:
+        fallback = os.environ.get("SPIRAL_FALLBACK", "allow")
+    if not isinstance(fallback, str) or fallback not in ("allow", "warn", "error"):
+        raise ArgumentError(f"SPIRAL_FALLBACK: expected allow, warn or error; received {received(fallback)}.")
     key = (prefer, deterministic, fallback)
     with _lock:
         if key not in _policies:
@@ -177,7 +180,7 @@ def _check_args(op: Op, args: tuple[Any, ...]) -> None:
             continue
         hint = " Wrap it with spiral.asarray()." if isinstance(a, (np.ndarray, list, tuple, np.generic)) else ""
         allowed = "a Tensor" + (" or None" if param.optional else "") + (" or a Python number" if op.scalars else "")
-        raise DTypeError(f"{op.name}: {param.name} must be {allowed}; received {type(a).__name__}.{hint}")
+        raise DTypeError(f"{op.name}: {param.name} must be {allowed}; received {kind_of(a)}.{hint}")
 
 
 def bind(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], pol: Policy) -> Entry:
@@ -253,6 +256,7 @@ def call(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
                     items.append(None)
                     continue
                 if not isinstance(t, TensorCore):
+                    _check_args(op, args)  # names the input, where it is no list
                     raise DTypeError(f"{op.name}: expected a list of tensors; received {type(t).__name__} in it.")
                 items.append(t._a)
                 kinds.add(t._key)
@@ -389,6 +393,7 @@ def explain(name: str, /, *args: Any, **attrs: Any) -> Explanation:
 
     Raises:
         RegistryError: there is no such op.
+        SpiralError: what calling the op with these arguments would raise; nothing is computed.
 
     Example:
         >>> import spiral as sp
@@ -396,8 +401,7 @@ def explain(name: str, /, *args: Any, **attrs: Any) -> Explanation:
         None
     """
     op = find_op(name)
-    full = args + (None,) * (len(op.inputs) - len(args))
-    given = complete_attrs(op, attrs)
+    full, given = _checked(op, args, attrs)
     pol = _policy.get()
     rows = []
     chosen = False
@@ -412,11 +416,37 @@ def explain(name: str, /, *args: Any, **attrs: Any) -> Explanation:
     return Explanation(op, ", ".join(map(_shown, args)), rows)
 
 
+def _checked(op: Op, args: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """All inputs and attributes of a call that is only explained.
+
+    Raises:
+        ArgumentError: there are too many or too few inputs, or an attribute is unknown, missing or of no use.
+        SpiralError: the op's own error for these shapes, dtypes and attributes.
+    """
+    given = complete_attrs(op, attrs)
+    most = len(op.inputs)
+    if len(args) > most:
+        raise ArgumentError(f"explain: {op.name} has {most} input(s): {op.schema}; received {len(args)}.")
+    needed = sum(not param.optional for param in op.inputs)
+    if len(args) < needed:
+        raise ArgumentError(f"explain: {op.name} needs {needed} input(s): {op.schema}; received {len(args)}.")
+    full = args + (None,) * (most - len(args))
+    _check_args(op, full)
+    try:
+        call_meta(op, full, given)
+    except SpiralError:
+        raise
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        shown = ", ".join([*map(_shown, args), *(f"{k}={received(v)}" for k, v in attrs.items())])
+        raise ArgumentError(f"explain: {op.name}: expected {op.schema}; received {shown}: {error}.") from error
+    return full, given
+
+
 def _shown(argument: Any) -> str:
     """An argument without its values."""
     if isinstance(argument, (list, tuple)):
         return f"[{', '.join(map(_shown, argument))}]"
-    return repr(argument.spec) if isinstance(argument, TensorCore) else repr(argument)
+    return repr(argument.spec) if isinstance(argument, TensorCore) else received(argument)
 
 
 def find_op(name: str) -> Op:
@@ -425,6 +455,8 @@ def find_op(name: str) -> Op:
     Raises:
         RegistryError: there is none; the message lists similar names.
     """
+    if not isinstance(name, str):
+        raise RegistryError(f"op: expected an op's name; received {received(name)}.")
     if name not in OPS:
         import difflib
 
@@ -473,7 +505,7 @@ def prefer(*backends: str, deterministic: bool | None = None, fallback: str | No
     chosen = policy(
         backends or now.prefer,
         now.deterministic if deterministic is None else deterministic,
-        fallback or now.fallback,
+        now.fallback if fallback is None else fallback,
     )
     token = _policy.set(chosen)
     try:

@@ -66,3 +66,44 @@ class RegistryError(SpiralError, ValueError):
 
 class MissingDependencyError(SpiralError, ImportError):
     """An optional package is needed; the message says how to install it."""
+
+
+def kind_of(value: object) -> str:
+    """What something is: an array's type, shape and dtype, another object's type.
+
+    Example:
+        >>> import numpy as np
+        >>> kind_of(np.zeros((3, 1000))), kind_of([1, 2]), kind_of(None)
+        ('ndarray (3, 1000) float64', 'list', 'None')
+    """
+    if value is None:
+        return "None"
+    kind = type(value).__name__
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(shape, tuple) and dtype is not None:
+        return f"{kind} {shape} {getattr(dtype, 'name', dtype)}"
+    return kind
+
+
+def _is_numpy_scalar(value: object) -> bool:
+    return type(value).__module__ == "numpy" and type(value).__name__ != "ndarray" and hasattr(value, "dtype")
+
+
+def received(value: object) -> str:
+    """A setting as a message shows it: at most 60 characters, and an array by its kind, never by its values.
+
+    Example:
+        >>> import numpy as np
+        >>> received("x"), received((0.9, np.ones(200))), received(range)
+        ("'x'", '(0.9, ndarray (200,) float64)', 'type')
+    """
+    if isinstance(value, (list, tuple)):
+        shown = ", ".join([received(item) for item in value[:4]] + ["…"] * (len(value) > 4))
+        text = f"[{shown}]" if isinstance(value, list) else f"({shown}{',' * (len(value) == 1)})"
+    elif isinstance(value, int) and value.bit_length() > 256:  # Python refuses to write out the largest
+        text = f"an integer of {value.bit_length()} bits"
+    elif isinstance(value, (str, bytes, bool, int, float)) or _is_numpy_scalar(value):
+        text = repr(value)
+    else:
+        text = kind_of(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"

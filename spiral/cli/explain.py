@@ -54,10 +54,6 @@ def run(arguments: argparse.Namespace) -> int:
         attributes = {**sampled, **attributes}
     elif len(op.inputs) == 1 and op.inputs[0].many:
         inputs = [inputs]
-    most = len(op.inputs)
-    if len(inputs) > most:
-        raise ArgumentError(f"explain: {op.name} has {most} input(s): {op.schema}; received {len(inputs)}.")
-    _check(op, inputs, attributes)
     print(sp.explain(op.name, *inputs, **attributes))
     return 0
 
@@ -69,24 +65,6 @@ def _sample(op: Op) -> tuple[list[Any], dict[str, Any]]:
 
     arrays, values = next(samples_of(op))
     return [to_tensor(a, sp.float32) for a in arrays], dict(zip([a.name for a in op.attrs], values, strict=True))
-
-
-def _check(op: Op, inputs: list[Any], attributes: dict[str, Any]) -> None:
-    """Raise what calling the op with these would raise; nothing is computed."""
-    from spiral.dispatch import complete_attrs
-    from spiral.errors import ArgumentError, SpiralError
-
-    full = [*inputs, *[None] * (len(op.inputs) - len(inputs))]
-    try:
-        op.meta(*full, *complete_attrs(op, attributes))
-    except SpiralError:
-        raise
-    except (TypeError, ValueError, AttributeError, IndexError) as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in attributes.items())
-        raise ArgumentError(
-            f"explain: {op.name}: expected {op.schema}; received {len(inputs)} input(s)"
-            f"{' and ' + given if given else ''}: {error}."
-        ) from error
 
 
 def _input(text: str) -> Any:

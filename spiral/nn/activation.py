@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from spiral import ops
 from spiral.nn import functional
+from spiral.nn.arguments import choice, integer, real, tensors
 from spiral.nn.module import Module
 from spiral.tensor import Tensor
+from spiral.tensor_core import TensorCore
 
 
 class ReLU(Module):
@@ -24,7 +26,7 @@ class GELU(Module):
 
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()
-        self.approximate = approximate
+        self.approximate = choice("GELU", "approximate", approximate, ("none", "tanh"))
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.gelu(x, approximate=self.approximate)
@@ -45,7 +47,7 @@ class LeakyReLU(Module):
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         super().__init__()
-        self.negative_slope = negative_slope
+        self.negative_slope = real("LeakyReLU", "negative_slope", negative_slope)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.leaky_relu(x, self.negative_slope)
@@ -59,7 +61,7 @@ class ELU(Module):
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
-        self.alpha = alpha
+        self.alpha = real("ELU", "alpha", alpha)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.elu(x, self.alpha)
@@ -73,7 +75,7 @@ class Softplus(Module):
 
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__()
-        self.beta = beta
+        self.beta = real("Softplus", "beta", beta, 0.0, above=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.softplus(x, self.beta)
@@ -101,7 +103,7 @@ class Softmax(Module):
 
     def __init__(self, axis: int = -1) -> None:
         super().__init__()
-        self.axis = axis
+        self.axis = integer(type(self).__name__, "axis", axis)
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.softmax(x, axis=self.axis)
@@ -132,10 +134,12 @@ class Flatten(Module):
 
     def __init__(self, start: int = 1, end: int = -1) -> None:
         super().__init__()
-        self.start = start
-        self.end = end
+        self.start = integer("Flatten", "start", start)
+        self.end = integer("Flatten", "end", end)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(x, TensorCore):
+            tensors("Flatten", x=x)
         return x.flatten(self.start, self.end)
 
     def extra_repr(self) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from spiral import ops
-from spiral.errors import ArgumentError, ShapeError
+from spiral.errors import ArgumentError, ShapeError, received
 from spiral.nn import functional
+from spiral.nn.arguments import flag, integer, real, tensors
 from spiral.nn.linear import Linear
 from spiral.nn.module import Module
 from spiral.nn.rotary import RotaryEmbedding
 from spiral.tensor import Tensor
+from spiral.tensor_core import TensorCore
 
 
 class MultiHeadAttention(Module):
@@ -47,22 +49,24 @@ class MultiHeadAttention(Module):
         rope: RotaryEmbedding | None = None,
     ) -> None:
         super().__init__()
-        n_kv_head = n_head if n_kv_head is None else n_kv_head
-        if n_head < 1 or n_kv_head < 1 or n_head % n_kv_head:
+        name = "MultiHeadAttention"
+        d_model = integer(name, "d_model", d_model, 1)
+        n_head = integer(name, "n_head", n_head, 1)
+        n_kv_head = n_head if n_kv_head is None else integer(name, "n_kv_head", n_kv_head, 1)
+        head_dim = None if head_dim is None else integer(name, "head_dim", head_dim, 1)
+        if rope is not None and not isinstance(rope, Module):
+            raise ArgumentError(f"{name}: rope must be a RotaryEmbedding or None; received {received(rope)}.")
+        if n_head % n_kv_head:
             raise ArgumentError(f"MultiHeadAttention: n_kv_head must divide n_head={n_head}; received {n_kv_head}.")
         if head_dim is None and d_model % n_head:
             raise ArgumentError(f"MultiHeadAttention: n_head must divide d_model={d_model}; received {n_head}.")
-        if window < 0:
-            raise ArgumentError(f"MultiHeadAttention: window must be 0 (none) or positive; received {window}.")
-        if not 0.0 <= dropout <= 1.0:
-            raise ArgumentError(f"MultiHeadAttention: dropout must be in [0, 1]; received {dropout}.")
-        self.dropout = dropout
+        self.dropout = real(name, "dropout", dropout, 0.0, 1.0)
         self.d_model = d_model
         self.n_head = n_head
         self.n_kv_head = n_kv_head
         self.head_dim = d_model // n_head if head_dim is None else head_dim
-        self.causal = causal
-        self.window = window
+        self.causal = flag(name, "causal", causal)
+        self.window = integer(name, "window", window, 0)
         self.q_proj = Linear(d_model, n_head * self.head_dim, bias)
         self.k_proj = Linear(d_model, n_kv_head * self.head_dim, bias)
         self.v_proj = Linear(d_model, n_kv_head * self.head_dim, bias)
@@ -89,9 +93,13 @@ class MultiHeadAttention(Module):
         Raises:
             ShapeError: x does not have this shape.
         """
+        if not isinstance(x, TensorCore) or not (context is None or isinstance(context, TensorCore)):
+            tensors("MultiHeadAttention", x=x, context=x if context is None else context)
         if x.ndim != 3 or x.shape[-1] != self.d_model:
             raise ShapeError(f"MultiHeadAttention: expected x (B, T, {self.d_model}); received {x.shape}.")
         source = x if context is None else context
+        if source.ndim != 3 or source.shape[-1] != self.d_model:
+            raise ShapeError(f"MultiHeadAttention: expected context (B, S, {self.d_model}); received {source.shape}.")
         q = self._heads(self.q_proj(x), self.n_head)
         k = self._heads(self.k_proj(source), self.n_kv_head)
         v = self._heads(self.v_proj(source), self.n_kv_head)

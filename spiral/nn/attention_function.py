@@ -8,9 +8,13 @@ from spiral import ops
 from spiral.creation import zeros
 from spiral.dtype import bool_
 from spiral.errors import ShapeError
+from spiral.nn.arguments import flag, integer, real, tensors
 from spiral.nn.dropout_function import dropout
 from spiral.ops.attention import probabilities, repeat_heads
 from spiral.tensor import Tensor
+from spiral.tensor_core import TensorCore
+
+_NAME = "scaled_dot_product_attention"
 
 
 def scaled_dot_product_attention(
@@ -51,12 +55,23 @@ def scaled_dot_product_attention(
         >>> scaled_dot_product_attention(q, kv, kv, is_causal=True).shape
         (1, 4, 3, 8)
     """
+    if not (isinstance(q, TensorCore) and isinstance(k, TensorCore) and isinstance(v, TensorCore)):
+        tensors(_NAME, q=q, k=k, v=v)
+    if attn_mask is not None:
+        tensors(_NAME, attn_mask=attn_mask)
+    if window.__class__ is not int or window < 0:
+        window = integer(_NAME, "window", window, 0)
+    if is_causal.__class__ is not bool:
+        is_causal = flag(_NAME, "is_causal", is_causal)
+    if scale is not None:
+        scale = real(_NAME, "scale", scale)
     if attn_mask is not None and attn_mask.dtype is bool_:
         attn_mask = ops.where(attn_mask, 0.0, -math.inf).astype(q.dtype, copy=False)
     if q.ndim != 4:
         return _batches_merged(q, k, v, attn_mask, dropout_p, is_causal, scale, window)
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
     if dropout_p != 0.0:
+        dropout_p = real(_NAME, "dropout_p", dropout_p, 0.0, 1.0)
         p = probabilities(q, k, attn_mask, scale, is_causal, window)
         return dropout(p, dropout_p) @ repeat_heads(v, q.shape[1])  # type: ignore[no-any-return]
     if v.ndim == 4 and v.shape[3] != q.shape[3]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from spiral import ops
 from spiral.creation import arange
-from spiral.errors import ArgumentError, IndexingError, ShapeError
-from spiral.nn.loss_functions import reduced
+from spiral.errors import ArgumentError, DTypeError, IndexingError, ShapeError, kind_of
+from spiral.nn.arguments import choice, integer, real, tensors
+from spiral.nn.loss_functions import REDUCTIONS, reduced
 from spiral.tensor import Tensor
 from spiral.tensor_core import TensorCore
 
@@ -31,7 +32,7 @@ def cross_entropy(
         label_smoothing: Share of the target that is spread over all classes (Szegedy et al. 2016).
         z_loss: Factor of the squared log-sum-exp that is added (Chowdhery et al. 2022).
         reduction: ``"mean"`` over the targets that count, weighted by their classes (for probabilities:
-            over the rows), ``"sum"`` or ``"none"``.
+            over the rows), ``"sum"`` or ``"none"``. Where no target counts the mean is 0 / 0, NaN, as in PyTorch.
 
     Returns:
         A scalar, or (...) for ``reduction="none"``.
@@ -39,6 +40,8 @@ def cross_entropy(
     Raises:
         ShapeError: the shapes do not fit.
         IndexingError: a target is not a class.
+        DTypeError: something is no tensor, or targets are neither integers nor probabilities.
+        ArgumentError: ``label_smoothing`` is not in [0, 1], or another setting is out of range.
 
     Example:
         >>> import spiral as sp
@@ -46,7 +49,15 @@ def cross_entropy(
         >>> round(cross_entropy(logits, targets, sp.asarray([1.0, 3.0]), reduction="sum").item(), 4)
         2.7726
     """
-    _check_weight("cross_entropy", logits, weight)
+    name = "cross_entropy"
+    if not (isinstance(logits, TensorCore) and isinstance(targets, TensorCore)):
+        tensors(name, logits=logits, targets=targets)
+    ignore_index = integer(name, "ignore_index", ignore_index)
+    label_smoothing = real(name, "label_smoothing", label_smoothing, 0.0, 1.0)
+    z_loss = real(name, "z_loss", z_loss, 0.0)
+    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
+        choice(name, "reduction", reduction, REDUCTIONS)
+    _check_weight(name, logits, weight)
     if targets.dtype.kind == "float" and targets.shape == logits.shape and logits.ndim:
         return _of_probabilities(logits, targets, weight, label_smoothing, z_loss, reduction)
     if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
@@ -78,7 +89,7 @@ def _check_weight(name: str, scores: Tensor, weight: Tensor | None) -> None:
         return
     if not isinstance(weight, TensorCore):
         raise ArgumentError(
-            f"{name}: weight must be a Tensor (V,) or None; received {type(weight).__name__}. "
+            f"{name}: weight must be a Tensor (V,) or None; received {kind_of(weight)}. "
             "ignore_index and what follows are given by name."
         )
     if scores.ndim and weight.shape != scores.shape[-1:]:
@@ -141,6 +152,11 @@ def nll_loss(
         ignore_index: Target that does not count.
         reduction: ``"mean"`` over the targets that count, weighted by their classes, ``"sum"`` or ``"none"``.
     """
+    tensors("nll_loss", log_probs=log_probs, targets=targets)
+    ignore_index = integer("nll_loss", "ignore_index", ignore_index)
+    choice("nll_loss", "reduction", reduction, REDUCTIONS)
+    if targets.dtype.kind not in ("int", "uint"):
+        raise DTypeError(f"nll_loss: targets must be integers; received {targets.dtype.name}.")
     _check_weight("nll_loss", log_probs, weight)
     if log_probs.ndim < 1 or targets.shape != log_probs.shape[:-1]:
         raise ShapeError(

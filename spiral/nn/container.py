@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 
-from spiral.errors import ArgumentError, IndexingError
+from spiral.errors import ArgumentError, IndexingError, kind_of, received
+from spiral.nn.arguments import integer
 from spiral.nn.module import Module
 
 
 def _module(owner: str, value: Any) -> Module:
     if not isinstance(value, Module):
-        raise ArgumentError(f"{owner}: expected a Module; received {type(value).__name__}.")
+        raise ArgumentError(f"{owner}: expected a Module; received {kind_of(value)}.")
     return value
+
+
+def _position(owner: str, index: Any, length: int) -> int:
+    position = integer(owner, "index", index)
+    if not -length <= position < length:
+        raise IndexingError(f"{owner}: index {position} is not in [{-length}, {length}).")
+    return position
 
 
 class ModuleList(Module):
@@ -30,14 +38,13 @@ class ModuleList(Module):
     def insert(self, index: int, module: Module) -> ModuleList:
         """Adds a module before the one at ``index``."""
         modules = self._items()
+        index = integer(f"{type(self).__name__}.insert", "index", index)
         modules.insert(index, _module(type(self).__name__, module))
         return self._replace(modules)
 
     def __delitem__(self, index: int | slice) -> None:
         modules = self._items()
-        if isinstance(index, int) and not -len(self) <= index < len(self):
-            raise IndexingError(f"{type(self).__name__}: index {index} is not in [0, {len(self)}).")
-        del modules[index]
+        del modules[index if isinstance(index, slice) else _position(type(self).__name__, index, len(self))]
         self._replace(modules)
 
     def _replace(self, modules: list[Module]) -> ModuleList:
@@ -47,6 +54,8 @@ class ModuleList(Module):
 
     def extend(self, modules: Iterable[Module]) -> ModuleList:
         """Adds modules at the end."""
+        if isinstance(modules, (str, Mapping)) or not hasattr(modules, "__iter__"):
+            raise ArgumentError(f"{type(self).__name__}: expected Modules in a list; received {kind_of(modules)}.")
         for module in modules:
             self.append(module)
         return self
@@ -59,13 +68,10 @@ class ModuleList(Module):
             return (
                 type(self)(*self._items()[index]) if isinstance(self, Sequential) else ModuleList(self._items()[index])
             )
-        if not -len(self) <= index < len(self):
-            raise IndexingError(f"{type(self).__name__}: index {index} is not in [0, {len(self)}).")
-        return self._items()[index]
+        return self._items()[_position(type(self).__name__, index, len(self))]
 
     def __setitem__(self, index: int, module: Module) -> None:
-        if not -len(self) <= index < len(self):
-            raise IndexingError(f"{type(self).__name__}: index {index} is not in [0, {len(self)}).")
+        index = _position(type(self).__name__, index, len(self))
         self.add_module(list(self._modules)[index], _module(type(self).__name__, module))
 
     def __len__(self) -> int:
@@ -105,21 +111,26 @@ class ModuleDict(Module):
 
     def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
         super().__init__()
-        for name, module in (modules or {}).items():
+        if modules is not None and not isinstance(modules, (Mapping, ModuleDict)):
+            raise ArgumentError(f"ModuleDict: expected Modules by name; received {kind_of(modules)}.")
+        for name, module in ({} if modules is None else modules).items():
             self[name] = module
 
     def __setitem__(self, name: str, module: Module) -> None:
-        if not name or "." in name or hasattr(type(self), name):
-            raise ArgumentError(f"ModuleDict: {name!r} cannot be a name: it is empty, has a dot, or is a method's.")
+        if not isinstance(name, str) or not name or "." in name or hasattr(type(self), name):
+            raise ArgumentError(
+                f"ModuleDict: {received(name)} cannot be a name: it is no text, empty, has a dot, or is a method's."
+            )
         self.add_module(name, _module("ModuleDict", module))
 
     def __getitem__(self, name: str) -> Module:
-        module = self._modules.get(name)
+        module = self._modules.get(name) if isinstance(name, str) else None
         if module is None:
-            raise IndexingError(f"ModuleDict: expected one of {', '.join(self._modules)}; received {name!r}.")
+            raise IndexingError(f"ModuleDict: expected one of {', '.join(self._modules)}; received {received(name)}.")
         return module
 
     def __delitem__(self, name: str) -> None:
+        self[name]  # names those there are, if it is not there
         delattr(self, name)
 
     def __contains__(self, name: object) -> bool:

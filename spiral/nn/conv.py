@@ -7,6 +7,7 @@ import math
 from spiral.creation import empty_
 from spiral.errors import ArgumentError
 from spiral.nn import functional, init
+from spiral.nn.arguments import flag, integer
 from spiral.nn.module import Module
 from spiral.nn.parameter import Parameter
 from spiral.nn.pool_functions import Pair, pair
@@ -19,8 +20,12 @@ class _Conv(Module):
 
     def _build(self, channels: tuple[int, int], kernel: tuple[int, ...], groups: int, bias: bool) -> None:
         """Makes weight (out, in / groups, *kernel) and bias, uniform in ±1 / sqrt(fan_in) as in PyTorch."""
+        name = type(self).__name__
+        channels = integer(name, "in_channels", channels[0], 1), integer(name, "out_channels", channels[1], 1)
         self.in_channels, self.out_channels = channels
-        if groups < 1 or channels[0] % groups or channels[1] % groups:
+        groups = integer(name, "groups", groups, 1)
+        bias = flag(name, "bias", bias)
+        if channels[0] % groups or channels[1] % groups:
             raise ArgumentError(
                 f"{type(self).__name__}: groups must divide in_channels={channels[0]} and "
                 f"out_channels={channels[1]}; received {groups}."
@@ -73,9 +78,9 @@ class Conv2d(_Conv):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.kernel_size = pair("Conv2d: kernel_size", kernel_size)
-        self.stride = pair("Conv2d: stride", stride)
-        self.dilation = pair("Conv2d: dilation", dilation)
+        self.kernel_size = pair("Conv2d: kernel_size", kernel_size, 1)
+        self.stride = pair("Conv2d: stride", stride, 1)
+        self.dilation = pair("Conv2d: dilation", dilation, 1)
         if isinstance(padding, str):
             if padding != "same":
                 raise ArgumentError(f"Conv2d: padding must be integers or 'same'; received {padding!r}.")
@@ -106,15 +111,15 @@ class Conv1d(_Conv):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = stride
-        self.dilation = dilation
+        self.kernel_size = integer("Conv1d", "kernel_size", kernel_size, 1)
+        self.stride = integer("Conv1d", "stride", stride, 1)
+        self.dilation = integer("Conv1d", "dilation", dilation, 1)
         if isinstance(padding, str):
             if padding != "same":
                 raise ArgumentError(f"Conv1d: padding must be an integer or 'same'; received {padding!r}.")
-            padding = self._same_padding(kernel_size, stride, dilation)
-        self.padding = padding
-        self._build((in_channels, out_channels), (kernel_size,), groups, bias)
+            padding = self._same_padding(self.kernel_size, self.stride, self.dilation)
+        self.padding = integer("Conv1d", "padding", padding, 0)
+        self._build((in_channels, out_channels), (self.kernel_size,), groups, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from spiral.errors import ArgumentError
 from spiral.nn import functional
+from spiral.nn.arguments import real
 from spiral.nn.module import Module
 from spiral.tensor import Tensor
 
@@ -16,9 +16,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        if not 0.0 <= p <= 1.0:
-            raise ArgumentError(f"Dropout: p must be in [0, 1]; received {p}.")
-        self.p = p
+        self.p = real("Dropout", "p", p, 0.0, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.dropout(x, self.p, self.training)

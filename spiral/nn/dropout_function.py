@@ -5,8 +5,9 @@ from __future__ import annotations
 from spiral import ops, random
 from spiral.creation import zeros
 from spiral.dtype import bool_
-from spiral.errors import ArgumentError
+from spiral.nn.arguments import flag, real, tensors
 from spiral.tensor import Tensor
+from spiral.tensor_core import TensorCore
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -15,8 +16,12 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     Raises:
         ArgumentError: p is not in [0, 1].
     """
-    if not 0.0 <= p <= 1.0:
-        raise ArgumentError(f"dropout: p must be in [0, 1]; received {p}.")
+    if p.__class__ is not float or not 0.0 <= p <= 1.0:
+        p = real("dropout", "p", p, 0.0, 1.0)
+    if training.__class__ is not bool:
+        training = flag("dropout", "training", training)
+    if not isinstance(x, TensorCore):
+        tensors("dropout", x=x)
     if not training or p == 0.0:
         return x
     if p == 1.0:

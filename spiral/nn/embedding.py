@@ -7,6 +7,7 @@ from spiral.autograd import no_grad
 from spiral.creation import arange, empty_
 from spiral.errors import ArgumentError
 from spiral.nn import functional, init
+from spiral.nn.arguments import integer
 from spiral.nn.module import Module
 from spiral.nn.parameter import Parameter
 from spiral.tensor import Tensor
@@ -22,15 +23,19 @@ class Embedding(Module):
     """
 
     weight: Parameter
+    padding_idx: int | None
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None) -> None:
         super().__init__()
-        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise ArgumentError(f"Embedding: padding_idx must be in [0, {num_embeddings}); received {padding_idx}.")
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
-        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
-        self.weight = Parameter(empty_((num_embeddings, embedding_dim)))
+        self.num_embeddings = rows = integer("Embedding", "num_embeddings", num_embeddings, 1)
+        self.embedding_dim = integer("Embedding", "embedding_dim", embedding_dim, 1)
+        self.padding_idx = None
+        if padding_idx is not None:
+            padding_idx = integer("Embedding", "padding_idx", padding_idx)
+            if not -rows <= padding_idx < rows:
+                raise ArgumentError(f"Embedding: padding_idx must be in [0, {rows}); received {padding_idx}.")
+            self.padding_idx = padding_idx % rows
+        self.weight = Parameter(empty_((rows, self.embedding_dim)))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

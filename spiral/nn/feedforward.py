@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spiral import ops
+from spiral.nn.arguments import choice, flag, integer
 from spiral.nn.linear import Linear
 from spiral.nn.module import Module
 from spiral.tensor import Tensor
@@ -19,6 +20,9 @@ class _Gated(Module):
 
     def __init__(self, d_model: int, hidden_dim: int, bias: bool = False) -> None:
         super().__init__()
+        name = type(self).__name__
+        d_model, hidden_dim = integer(name, "d_model", d_model, 1), integer(name, "hidden_dim", hidden_dim, 1)
+        bias = flag(name, "bias", bias)
         self.gate_proj = Linear(d_model, hidden_dim, bias)
         self.up_proj = Linear(d_model, hidden_dim, bias)
         self.down_proj = Linear(hidden_dim, d_model, bias)
@@ -37,7 +41,7 @@ class GeGLU(_Gated):
 
     def __init__(self, d_model: int, hidden_dim: int, bias: bool = False, approximate: str = "none") -> None:
         super().__init__(d_model, hidden_dim, bias)
-        self.approximate = approximate
+        self.approximate = choice("GeGLU", "approximate", approximate, ("none", "tanh"))
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., d_model) to the same shape."""

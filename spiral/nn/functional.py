@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from spiral import ops
-from spiral.errors import IndexingError, ShapeError
+from spiral.errors import IndexingError, ShapeError, received
 from spiral.nn.activation_functions import elu, leaky_relu, softplus
+from spiral.nn.arguments import integer, integers, real, tensors
 from spiral.nn.attention_function import scaled_dot_product_attention
 from spiral.nn.class_losses import cross_entropy, nll_loss
 from spiral.nn.dropout_function import dropout
@@ -32,6 +33,7 @@ from spiral.nn.pool_functions import (
 )
 from spiral.ops import gelu, linear, log_softmax, relu, sigmoid, silu, softmax, tanh
 from spiral.tensor import Tensor
+from spiral.tensor_core import TensorCore
 
 
 def embedding(indices: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
@@ -41,6 +43,8 @@ def embedding(indices: Tensor, weight: Tensor, padding_idx: int | None = None) -
         indices: (...) integers.
         weight: (V, C).
     """
+    if padding_idx is not None and padding_idx.__class__ is not int:
+        padding_idx = integer("embedding", "padding_idx", padding_idx)
     try:
         rows = ops.embedding(weight, indices)
     except IndexError as error:  # a kernel in C knows no errors of ours
@@ -51,10 +55,17 @@ def embedding(indices: Tensor, weight: Tensor, padding_idx: int | None = None) -
 
 
 def _normalized(name: str, x: Tensor, shape: int | Sequence[int], **affine: Tensor | None) -> int:
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    if not isinstance(x, TensorCore):
+        tensors(name, x=x)
+    if shape.__class__ is not tuple:  # a layer's own is one, and compared below
+        shape = integers(name, "normalized_shape", shape, 1)
     if not shape or x.shape[-len(shape) :] != shape:
-        raise ShapeError(f"{name}: normalized_shape {shape} must be the last axes of x; received x {x.shape}.")
+        raise ShapeError(
+            f"{name}: normalized_shape {received(shape)} must be the last axes of x; received x {x.shape}."
+        )
     for what, tensor in affine.items():
+        if tensor is not None and not isinstance(tensor, TensorCore):
+            tensors(name, **{what: tensor})
         if tensor is not None and tensor.shape != shape:
             raise ShapeError(f"{name}: {what} must be {shape}, the normalized shape; received {tensor.shape}.")
     return len(shape)
@@ -68,6 +79,8 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axes (Ba et al. 2016)."""
+    if eps.__class__ is not float or not 0.0 <= eps < math.inf:
+        eps = real("layer_norm", "eps", eps, 0.0)
     n = _normalized("layer_norm", x, normalized_shape, weight=weight, bias=bias)
     if n == 1 and (bias is None or weight is not None):
         return ops.layer_norm(x, weight, bias, eps=eps)
@@ -80,6 +93,8 @@ def rms_norm(
     x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float = 1e-6
 ) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last axes (Zhang & Sennrich 2019)."""
+    if eps.__class__ is not float or not 0.0 <= eps < math.inf:
+        eps = real("rms_norm", "eps", eps, 0.0)
     n = _normalized("rms_norm", x, normalized_shape, weight=weight)
     if n == 1:
         return ops.rms_norm(x, weight, eps=eps)
@@ -101,10 +116,10 @@ def conv2d(
         x,
         weight,
         bias,
-        stride=pair("conv2d: stride", stride),
+        stride=pair("conv2d: stride", stride, 1),
         padding=pair("conv2d: padding", padding),
-        dilation=pair("conv2d: dilation", dilation),
-        groups=groups,
+        dilation=pair("conv2d: dilation", dilation, 1),
+        groups=groups if groups.__class__ is int else integer("conv2d", "groups", groups, 1),
     )
 
 
@@ -118,6 +133,8 @@ def conv1d(
     groups: int = 1,
 ) -> Tensor:
     """Cross-correlation of x (N, C, L) with weight (O, C / groups, k)."""
+    if not (isinstance(x, TensorCore) and isinstance(weight, TensorCore)):
+        tensors("conv1d", x=x, weight=weight)
     if x.ndim != 3 or weight.ndim != 3:
         raise ShapeError(
             f"conv1d: expected x (N, C, L) and weight (O, C / groups, k); received {x.shape} and {weight.shape}."
@@ -126,10 +143,10 @@ def conv1d(
         ops.expand_dims(x, axis=2),
         ops.expand_dims(weight, axis=2),
         bias,
-        stride=(1, stride),
-        padding=(0, padding),
-        dilation=(1, dilation),
-        groups=groups,
+        stride=(1, integer("conv1d", "stride", stride, 1)),
+        padding=(0, integer("conv1d", "padding", padding, 0)),
+        dilation=(1, integer("conv1d", "dilation", dilation, 1)),
+        groups=integer("conv1d", "groups", groups, 1),
     )
     return y.reshape(y.shape[0], y.shape[1], y.shape[3])
 

@@ -6,8 +6,8 @@ import math
 
 from spiral import ops
 from spiral.creation import empty_
-from spiral.errors import ArgumentError
 from spiral.nn import init
+from spiral.nn.arguments import flag, integer
 from spiral.nn.module import Module
 from spiral.nn.parameter import Parameter
 from spiral.tensor import Tensor
@@ -26,10 +26,11 @@ class Linear(Module):
         bias: (out_features,), or None.
 
     Returns:
-        When called with x (..., in_features): y (..., out_features).
+        When called with x (..., in_features): y (..., out_features). Dtypes promote as in ``x @ weight``: float64 x
+        gives float64, integer x the weight's dtype.
 
     Raises:
-        ArgumentError: a size is not positive.
+        ArgumentError: a size is no positive integer.
         ShapeError: when called, x's last axis is not in_features long.
 
     Example:
@@ -46,12 +47,11 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
-        if in_features < 1 or out_features < 1:
-            raise ArgumentError(f"Linear: sizes must be positive; received {in_features} and {out_features}.")
-        self.in_features = in_features
-        self.out_features = out_features
-        self.weight = Parameter(empty_((out_features, in_features)))
-        self.register_parameter("bias", Parameter(empty_((out_features,))) if bias else None)
+        self.in_features = integer("Linear", "in_features", in_features, 1)
+        self.out_features = integer("Linear", "out_features", out_features, 1)
+        self.weight = Parameter(empty_((self.out_features, self.in_features)))
+        with_bias = flag("Linear", "bias", bias)
+        self.register_parameter("bias", Parameter(empty_((self.out_features,))) if with_bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

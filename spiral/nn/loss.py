@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from spiral.nn import functional
+from spiral.nn.arguments import choice, flag, integer, real
+from spiral.nn.loss_functions import REDUCTIONS
 from spiral.nn.module import Module
 from spiral.tensor import Tensor
 
 
 class _Loss(Module):
+    _reductions: tuple[str, ...] = REDUCTIONS
+
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
-        self.reduction = reduction
+        self.reduction = choice(type(self).__name__, "reduction", reduction, self._reductions)
 
     def extra_repr(self) -> str:
         return f"reduction={self.reduction!r}"
@@ -22,7 +26,7 @@ class _ClassLoss(_Loss):
     def __init__(self, weight: Tensor | None, ignore_index: int, reduction: str) -> None:
         super().__init__(reduction)
         self.register_buffer("weight", weight)
-        self.ignore_index = ignore_index
+        self.ignore_index = integer(type(self).__name__, "ignore_index", ignore_index)
 
     def extra_repr(self) -> str:
         return f"ignore_index={self.ignore_index}, {super().extra_repr()}"
@@ -40,8 +44,8 @@ class CrossEntropyLoss(_ClassLoss):
         reduction: str = "mean",
     ) -> None:
         super().__init__(weight, ignore_index, reduction)
-        self.label_smoothing = label_smoothing
-        self.z_loss = z_loss
+        self.label_smoothing = real("CrossEntropyLoss", "label_smoothing", label_smoothing, 0.0, 1.0)
+        self.z_loss = real("CrossEntropyLoss", "z_loss", z_loss, 0.0)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return functional.cross_entropy(
@@ -86,7 +90,7 @@ class SmoothL1Loss(_Loss):
 
     def __init__(self, beta: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.beta = beta
+        self.beta = real("SmoothL1Loss", "beta", beta, 0.0)
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         return functional.smooth_l1_loss(x, target, self.beta, self.reduction)
@@ -97,7 +101,7 @@ class HuberLoss(_Loss):
 
     def __init__(self, delta: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.delta = delta
+        self.delta = real("HuberLoss", "delta", delta, 0.0, above=True)
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         return functional.huber_loss(x, target, self.delta, self.reduction)
@@ -108,7 +112,8 @@ class BCEWithLogitsLoss(_Loss):
 
     def __init__(self, pos_weight: Tensor | float | None = None, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.pos_weight = pos_weight
+        number = pos_weight is None or isinstance(pos_weight, Tensor)
+        self.pos_weight = pos_weight if number else real("BCEWithLogitsLoss", "pos_weight", pos_weight, 0.0)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(logits, target, self.pos_weight, self.reduction)
@@ -124,9 +129,11 @@ class BCELoss(_Loss):
 class KLDivLoss(_Loss):
     """See `spiral.nn.functional.kl_div`."""
 
+    _reductions = (*REDUCTIONS, "batchmean")
+
     def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
         super().__init__(reduction)
-        self.log_target = log_target
+        self.log_target = flag("KLDivLoss", "log_target", log_target)
 
     def forward(self, log_probs: Tensor, target: Tensor) -> Tensor:
         return functional.kl_div(log_probs, target, self.reduction, self.log_target)

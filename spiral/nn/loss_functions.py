@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from spiral import ops
-from spiral.errors import ArgumentError, ShapeError
+from spiral.errors import ArgumentError, ShapeError, received
+from spiral.nn.arguments import choice, flag, real, tensors
 from spiral.tensor import Tensor
+from spiral.tensor_core import TensorCore
+
+REDUCTIONS = ("none", "mean", "sum")
 
 
 def reduced(name: str, loss: Tensor, reduction: str) -> Tensor:
@@ -13,16 +17,19 @@ def reduced(name: str, loss: Tensor, reduction: str) -> Tensor:
     Raises:
         ArgumentError: another reduction.
     """
+    if not isinstance(reduction, str):
+        choice(name, "reduction", reduction, REDUCTIONS)
     if reduction == "mean":
         return ops.mean(loss)
     if reduction == "sum":
         return ops.sum(loss)
     if reduction == "none":
         return loss
-    raise ArgumentError(f"{name}: reduction must be 'none', 'mean' or 'sum'; received {reduction!r}.")
+    raise ArgumentError(f"{name}: reduction must be 'none', 'mean' or 'sum'; received {received(reduction)}.")
 
 
 def _same_shape(name: str, x: Tensor, target: Tensor) -> None:
+    tensors(name, x=x, target=target)
     if x.shape != target.shape:
         raise ShapeError(f"{name}: target must have the input's shape {x.shape}; received {target.shape}.")
 
@@ -41,10 +48,9 @@ def l1_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
 
 def smooth_l1_loss(x: Tensor, target: Tensor, beta: float = 1.0, reduction: str = "mean") -> Tensor:
     """d^2 / (2 beta) for |d| < beta, else |d| - beta / 2 (Girshick 2015); for beta 0 the absolute difference."""
+    beta = real("smooth_l1_loss", "beta", beta, 0.0)
     if beta == 0.0:
         return l1_loss(x, target, reduction)
-    if not beta > 0.0:
-        raise ArgumentError(f"smooth_l1_loss: beta must be at least 0; received {beta}.")
     _same_shape("smooth_l1_loss", x, target)
     return huber_loss(x, target, beta, reduction) * (1.0 / beta)
 
@@ -52,8 +58,7 @@ def smooth_l1_loss(x: Tensor, target: Tensor, beta: float = 1.0, reduction: str 
 def huber_loss(x: Tensor, target: Tensor, delta: float = 1.0, reduction: str = "mean") -> Tensor:
     """d^2 / 2 for |d| <= delta, else delta * (|d| - delta / 2), where d = x - target (Huber 1964)."""
     _same_shape("huber_loss", x, target)
-    if not delta > 0.0:
-        raise ArgumentError(f"huber_loss: delta must be positive; received {delta}.")
+    delta = real("huber_loss", "delta", delta, 0.0, above=True)
     d = x - target
     size = ops.abs(d)
     loss = ops.where(size <= delta, ops.square(d) * 0.5, (size - 0.5 * delta) * delta)
@@ -73,6 +78,8 @@ def binary_cross_entropy_with_logits(
     """
     name = "binary_cross_entropy_with_logits"
     _same_shape(name, logits, target)
+    if pos_weight is not None and not isinstance(pos_weight, TensorCore):
+        pos_weight = real(name, "pos_weight", pos_weight, 0.0)
     # softplus(-x) = max(-x, 0) + log1p(exp(-|x|)); max and |x| take the same branch at 0, so the gradient there is -1/2
     negative = logits < 0.0
     size = ops.where(negative, -logits, logits)
@@ -85,16 +92,26 @@ def binary_cross_entropy(probs: Tensor, target: Tensor, reduction: str = "mean")
     """-(y log p + (1 - y) log(1 - p)), with logarithms of at least -100 as in PyTorch.
 
     Prefer `binary_cross_entropy_with_logits`, which keeps its precision near 0 and 1.
+
+    Raises:
+        ArgumentError: a probability is not in [0, 1]. NaN passes, and gives NaN.
     """
     _same_shape("binary_cross_entropy", probs, target)
+    if probs.size:
+        lowest, highest = float(ops.min(probs.detach())), float(ops.max(probs.detach()))
+        if lowest < 0.0 or highest > 1.0:
+            raise ArgumentError(
+                "binary_cross_entropy: probs must be in [0, 1] (binary_cross_entropy_with_logits takes any number); "
+                f"received {lowest if lowest < 0.0 else highest:g}."
+            )
     loss = target * _log(probs) + (1.0 - target) * _log(1.0 - probs)
     return reduced("binary_cross_entropy", -loss, reduction)
 
 
 def _log(p: Tensor) -> Tensor:
     """log p, at least -100; where p is 0 the gradient is 0, not the NaN of 0 * inf."""
-    positive = p > 0.0
-    return ops.where(positive, ops.maximum(ops.log(ops.where(positive, p, 1.0)), -100.0), -100.0)
+    zero = p <= 0.0  # false for NaN, which stays NaN
+    return ops.where(zero, -100.0, ops.maximum(ops.log(ops.where(zero, 1.0, p)), -100.0))
 
 
 def kl_div(log_probs: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
@@ -108,7 +125,7 @@ def kl_div(log_probs: Tensor, target: Tensor, reduction: str = "mean", log_targe
         log_target: Whether the target holds logarithms.
     """
     _same_shape("kl_div", log_probs, target)
-    if log_target:
+    if flag("kl_div", "log_target", log_target):
         loss = ops.exp(target) * (target - log_probs)
     else:
         positive = target > 0.0

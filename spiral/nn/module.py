@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 from spiral.autograd import no_grad
+from spiral.device import Device
 from spiral.dtype import ALL, DType, as_dtype
-from spiral.errors import ArgumentError
+from spiral.errors import ArgumentError, received
+from spiral.nn.arguments import flag, function
 from spiral.nn.backward_hooks import watch_backward
 from spiral.nn.parameter import Parameter
 from spiral.nn.state import LoadReport, load_tensors
@@ -139,6 +141,8 @@ class Module:
             raise ArgumentError(
                 f"{owner}: {name!r} must be a {kind.__name__} or None; received {type(value).__name__}."
             )
+        if not isinstance(name, str):
+            raise ArgumentError(f"{owner}: the name must be a string; received {received(name)}.")
         if not name or "." in name or hasattr(type(self), name):
             raise ArgumentError(f"{owner}: {name!r} cannot be a name: it is empty, has a dot, or is the class's own.")
         if value is self:
@@ -217,6 +221,10 @@ class Module:
     # ------------------------------------------------------------ state
     def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
         """Parameters and persistent buffers by dotted name. The tensors share memory with the module."""
+        if not isinstance(prefix, str):
+            raise ArgumentError(
+                f"{type(self).__name__}.state_dict: prefix must be a string; received {received(prefix)}."
+            )
         found: dict[str, Tensor] = {}
         for path, module in self._paths(""):
             dot = f"{prefix}{path}." if path else prefix
@@ -244,7 +252,16 @@ class Module:
         return load_tensors(type(self).__name__, self.state_dict(), state, strict)
 
     def to(self, target: Any) -> Self:
-        """Moves to a device, or casts floating tensors to a dtype; parameters stay the same objects."""
+        """Moves to a device, or casts floating tensors to a dtype; parameters stay the same objects.
+
+        Raises:
+            ArgumentError: ``target`` is neither a device nor a floating dtype.
+            DeviceError: there is no such device.
+        """
+        if not isinstance(target, (str, DType, Device)):
+            raise ArgumentError(
+                f"{type(self).__name__}.to: expected a floating dtype or a device; received {received(target)}."
+            )
         name = isinstance(target, str) and target in {d.name for d in ALL}
         dtype = as_dtype(target) if name or isinstance(target, DType) else None
         if dtype is not None and dtype.kind != "float":
@@ -262,6 +279,7 @@ class Module:
 
     def requires_grad_(self, value: bool = True) -> Self:
         """Starts or stops collecting gradients in every parameter."""
+        value = flag(f"{type(self).__name__}.requires_grad_", "value", value)
         for parameter in self.parameters():
             parameter.requires_grad_(value)
         return self
@@ -273,6 +291,7 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Sets training mode here and below."""
+        mode = flag(f"{type(self).__name__}.train", "mode", mode)
         for module in self.modules():
             object.__setattr__(module, "training", mode)
         return self
@@ -283,6 +302,7 @@ class Module:
 
     def apply(self, fn: Callable[[Module], Any]) -> Self:
         """Calls ``fn`` with every module below, then with this one."""
+        function(f"{type(self).__name__}.apply", "fn", fn)
         for module in self.children():
             module.apply(fn)
         fn(self)
@@ -323,6 +343,7 @@ class Module:
 
     def register_forward_pre_hook(self, hook: PreHook) -> RemovableHandle:
         """Calls ``hook(module, args)`` before forward; what it returns, if not None, replaces the arguments."""
+        function(f"{type(self).__name__}.register_forward_pre_hook", "hook", hook)
         handle = RemovableHandle(self, self._pre_hooks)
         self._pre_hooks[handle] = hook
         self._note_hooks()
@@ -330,6 +351,7 @@ class Module:
 
     def register_forward_hook(self, hook: Hook) -> RemovableHandle:
         """Calls ``hook(module, args, output)`` after forward; what it returns, if not None, replaces the output."""
+        function(f"{type(self).__name__}.register_forward_hook", "hook", hook)
         handle = RemovableHandle(self, self._hooks)
         self._hooks[handle] = hook
         self._note_hooks()
@@ -341,6 +363,7 @@ class Module:
         Both are tuples: a gradient for each tensor among forward's positional arguments and among its
         outputs, None where there is none. What the hook returns, if not None, replaces ``grad_inputs``.
         """
+        function(f"{type(self).__name__}.register_full_backward_hook", "hook", hook)
         handle = RemovableHandle(self, self._backward_hooks)
         self._backward_hooks[handle] = hook
         self._note_hooks()

@@ -9,9 +9,11 @@ from spiral.autograd import no_grad
 from spiral.creation import asarray, ones, zeros
 from spiral.errors import ArgumentError, ShapeError
 from spiral.nn import functional
+from spiral.nn.arguments import flag, integer, integers, real, tensors
 from spiral.nn.module import Module
 from spiral.nn.parameter import Parameter
 from spiral.tensor import Tensor
+from spiral.tensor_core import TensorCore
 
 
 class LayerNorm(Module):
@@ -35,8 +37,10 @@ class LayerNorm(Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.normalized_shape = _shape(normalized_shape)
-        self.eps = eps
+        self.normalized_shape = integers("LayerNorm", "normalized_shape", normalized_shape, 1)
+        self.eps = real("LayerNorm", "eps", eps, 0.0)
+        elementwise_affine = flag("LayerNorm", "elementwise_affine", elementwise_affine)
+        bias = flag("LayerNorm", "bias", bias)
         self.register_parameter("weight", Parameter(ones(self.normalized_shape)) if elementwise_affine else None)
         with_bias = elementwise_affine and bias
         self.register_parameter("bias", Parameter(zeros(self.normalized_shape)) if with_bias else None)
@@ -57,8 +61,9 @@ class RMSNorm(Module):
         self, normalized_shape: int | Sequence[int], eps: float = 1e-6, elementwise_affine: bool = True
     ) -> None:
         super().__init__()
-        self.normalized_shape = _shape(normalized_shape)
-        self.eps = eps
+        self.normalized_shape = integers("RMSNorm", "normalized_shape", normalized_shape, 1)
+        self.eps = real("RMSNorm", "eps", eps, 0.0)
+        elementwise_affine = flag("RMSNorm", "elementwise_affine", elementwise_affine)
         self.register_parameter("weight", Parameter(ones(self.normalized_shape)) if elementwise_affine else None)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,17 +81,22 @@ class GroupNorm(Module):
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__()
-        if num_groups < 1 or num_channels % num_groups:
+        num_groups = integer("GroupNorm", "num_groups", num_groups, 1)
+        num_channels = integer("GroupNorm", "num_channels", num_channels, 1)
+        affine = flag("GroupNorm", "affine", affine)
+        if num_channels % num_groups:
             raise ArgumentError(
                 f"GroupNorm: num_groups must divide num_channels={num_channels}; received {num_groups}."
             )
         self.num_groups = num_groups
         self.num_channels = num_channels
-        self.eps = eps
+        self.eps = real("GroupNorm", "eps", eps, 0.0)
         self.register_parameter("weight", Parameter(ones((num_channels,))) if affine else None)
         self.register_parameter("bias", Parameter(zeros((num_channels,))) if affine else None)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(x, TensorCore):
+            tensors("GroupNorm", x=x)
         if x.ndim < 2 or x.shape[1] != self.num_channels:
             raise ShapeError(f"GroupNorm: expected x (N, {self.num_channels}, ...); received {x.shape}.")
         groups = x.reshape(x.shape[0], self.num_groups, x.size // max(x.shape[0] * self.num_groups, 1))
@@ -124,9 +134,12 @@ class _BatchNorm(Module):
         track_running_stats: bool = True,
     ) -> None:
         super().__init__()
-        self.num_features = num_features
-        self.eps = eps
-        self.momentum = momentum
+        name = type(self).__name__
+        self.num_features = num_features = integer(name, "num_features", num_features, 1)
+        self.eps = real(name, "eps", eps, 0.0)
+        self.momentum = None if momentum is None else real(name, "momentum", momentum, 0.0, 1.0)
+        affine = flag(name, "affine", affine)
+        track_running_stats = flag(name, "track_running_stats", track_running_stats)
         self.register_parameter("weight", Parameter(ones((num_features,))) if affine else None)
         self.register_parameter("bias", Parameter(zeros((num_features,))) if affine else None)
         self.register_buffer("running_mean", zeros((num_features,)) if track_running_stats else None)
@@ -134,6 +147,8 @@ class _BatchNorm(Module):
         self.register_buffer("num_batches_tracked", asarray(0) if track_running_stats else None)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(x, TensorCore):
+            tensors(type(self).__name__, x=x)
         if x.ndim not in self._ndims or x.shape[1] != self.num_features:
             axes = " or ".join(str(n) for n in self._ndims)
             raise ShapeError(
@@ -184,10 +199,6 @@ class BatchNorm1d(_BatchNorm):
 class BatchNorm2d(_BatchNorm):
     __doc__ = _BatchNorm.__doc__
     _ndims = (4,)
-
-
-def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    return (shape,) if isinstance(shape, int) else tuple(shape)
 
 
 def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from spiral.autograd import Leaf
-from spiral.errors import ArgumentError, AutogradError, DTypeError
+from spiral.errors import ArgumentError, AutogradError, DTypeError, kind_of
 from spiral.storage import copy_array
 from spiral.tensor import Tensor
 from spiral.tensor_core import TensorCore
@@ -33,7 +33,7 @@ class Parameter(Tensor):
 
     def __new__(cls, data: Tensor, requires_grad: bool = True) -> Parameter:
         if not isinstance(data, TensorCore):
-            raise ArgumentError(f"Parameter: data must be a Tensor; received {type(data).__name__}. Use asarray first.")
+            raise ArgumentError(f"Parameter: data must be a Tensor; received {kind_of(data)}. Use asarray first.")
         if data._node is not None and not isinstance(data._node, Leaf):
             raise AutogradError("Parameter: data is a recorded result; use .detach() first.")
         if requires_grad and data.dtype.kind != "float":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from spiral.nn import functional
+from spiral.nn.arguments import flag, integer
 from spiral.nn.module import Module
-from spiral.nn.pool_functions import Pair, pair
+from spiral.nn.pool_functions import Pair, output_sizes, pair
 from spiral.tensor import Tensor
 
 
@@ -12,8 +13,8 @@ class _Pool(Module):
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
         super().__init__()
         name = type(self).__name__
-        self.kernel_size = pair(f"{name}: kernel_size", kernel_size)
-        self.stride = self.kernel_size if stride is None else pair(f"{name}: stride", stride)
+        self.kernel_size = pair(f"{name}: kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else pair(f"{name}: stride", stride, 1)
         self.padding = pair(f"{name}: padding", padding)
 
     def extra_repr(self) -> str:
@@ -34,7 +35,7 @@ class AvgPool2d(_Pool):
         self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, count_include_pad: bool = True
     ) -> None:
         super().__init__(kernel_size, stride, padding)
-        self.count_include_pad = count_include_pad
+        self.count_include_pad = flag("AvgPool2d", "count_include_pad", count_include_pad)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.count_include_pad)
@@ -43,9 +44,10 @@ class AvgPool2d(_Pool):
 class _Pool1d(Module):
     def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0) -> None:
         super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = kernel_size if stride is None else stride
-        self.padding = padding
+        name = type(self).__name__
+        self.kernel_size = integer(name, "kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else integer(name, "stride", stride, 1)
+        self.padding = integer(name, "padding", padding, 0)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -65,7 +67,7 @@ class AvgPool1d(_Pool1d):
         self, kernel_size: int, stride: int | None = None, padding: int = 0, count_include_pad: bool = True
     ) -> None:
         super().__init__(kernel_size, stride, padding)
-        self.count_include_pad = count_include_pad
+        self.count_include_pad = flag("AvgPool1d", "count_include_pad", count_include_pad)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.avg_pool1d(x, self.kernel_size, self.stride, self.padding, self.count_include_pad)
@@ -76,7 +78,7 @@ class AdaptiveAvgPool2d(Module):
 
     def __init__(self, output_size: int | tuple[int | None, int | None] = 1) -> None:
         super().__init__()
-        self.output_size = output_size
+        self.output_size = output_sizes("AdaptiveAvgPool2d", output_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.adaptive_avg_pool2d(x, self.output_size)
@@ -90,7 +92,7 @@ class AdaptiveAvgPool1d(Module):
 
     def __init__(self, output_size: int = 1) -> None:
         super().__init__()
-        self.output_size = output_size
+        self.output_size = integer("AdaptiveAvgPool1d", "output_size", output_size, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.adaptive_avg_pool1d(x, self.output_size)

@@ -7,8 +7,9 @@ from typing import Any
 
 from spiral import ops
 from spiral.creation import empty_, zeros
-from spiral.errors import ArgumentError, ShapeError
+from spiral.errors import ArgumentError, ShapeError, received
 from spiral.nn import functional, init
+from spiral.nn.arguments import flag, integer, real, tensors
 from spiral.nn.module import Module
 from spiral.nn.parameter import Parameter
 from spiral.tensor import Tensor
@@ -29,20 +30,14 @@ class _Recurrent(Module):
         bidirectional: bool = False,
     ) -> None:
         super().__init__()
-        if min(input_size, hidden_size, num_layers) < 1:
-            raise ArgumentError(
-                f"{type(self).__name__}: sizes and num_layers must be positive; received input_size={input_size}, "
-                f"hidden_size={hidden_size}, num_layers={num_layers}."
-            )
-        if not 0.0 <= dropout <= 1.0:
-            raise ArgumentError(f"{type(self).__name__}: dropout must be in [0, 1]; received {dropout}.")
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.has_bias = bias
-        self.batch_first = batch_first
-        self.dropout = dropout
-        self.bidirectional = bidirectional
+        name = type(self).__name__
+        self.input_size = input_size = integer(name, "input_size", input_size, 1)
+        self.hidden_size = hidden_size = integer(name, "hidden_size", hidden_size, 1)
+        self.num_layers = num_layers = integer(name, "num_layers", num_layers, 1)
+        self.has_bias = bias = flag(name, "bias", bias)
+        self.batch_first = flag(name, "batch_first", batch_first)
+        self.dropout = real(name, "dropout", dropout, 0.0, 1.0)
+        self.bidirectional = bidirectional = flag(name, "bidirectional", bidirectional)
         self._suffixes = ("", "_reverse") if bidirectional else ("",)
         rows = self._gates * hidden_size
         bound = 1.0 / math.sqrt(hidden_size)
@@ -52,9 +47,9 @@ class _Recurrent(Module):
             if bias:
                 shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
             for suffix in self._suffixes:
-                for name, shape in shapes.items():
+                for kind, shape in shapes.items():
                     parameter = init.uniform_(Parameter(empty_(shape)), -bound, bound)
-                    self.register_parameter(f"{name}_l{layer}{suffix}", parameter)
+                    self.register_parameter(f"{kind}_l{layer}{suffix}", parameter)
 
     def _weights(self, layer: int, suffix: str) -> tuple[Any, Any, Any, Any]:
         kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -63,6 +58,10 @@ class _Recurrent(Module):
     def _run(self, x: Tensor, states: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """All layers over time: the outputs, and the last states, each (layers * directions, B, hidden_size)."""
         name = type(self).__name__
+        if states is not None and (not isinstance(states, (list, tuple)) or len(states) != self._states):
+            raise ArgumentError(f"{name}: the state must be {self._states} tensors; received {received(states)}.")
+        for tensor in (x, *(states or ())):
+            tensors(name, **{"x" if tensor is x else "state": tensor})
         if x.ndim == 2:  # one sequence without a batch axis
             given = None if states is None else tuple(ops.expand_dims(s, axis=1) for s in states)
             y, last_states = self._run(ops.expand_dims(x, axis=0 if self.batch_first else 1), given)

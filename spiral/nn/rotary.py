@@ -6,9 +6,11 @@ import numpy as np
 
 from spiral import ops
 from spiral.creation import asarray
-from spiral.errors import ArgumentError
+from spiral.errors import ArgumentError, ShapeError
+from spiral.nn.arguments import flag, integer, real, tensors
 from spiral.nn.module import Module
 from spiral.tensor import Tensor
+from spiral.tensor_core import TensorCore
 
 
 class RotaryEmbedding(Module):
@@ -26,11 +28,13 @@ class RotaryEmbedding(Module):
 
     def __init__(self, dim: int, max_positions: int = 2048, theta: float = 10000.0, interleaved: bool = False) -> None:
         super().__init__()
+        dim = integer("RotaryEmbedding", "dim", dim)
+        max_positions = integer("RotaryEmbedding", "max_positions", max_positions, 1)
         if dim < 2 or dim % 2:
             raise ArgumentError(f"RotaryEmbedding: dim must be even and positive; received {dim}.")
         self.dim = dim
-        self.theta = theta
-        self.interleaved = interleaved
+        self.theta = real("RotaryEmbedding", "theta", theta, 0.0, above=True)
+        self.interleaved = flag("RotaryEmbedding", "interleaved", interleaved)
         cos, sin = self._tables(max_positions)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
@@ -43,6 +47,12 @@ class RotaryEmbedding(Module):
 
     def forward(self, x: Tensor, offset: int = 0) -> Tensor:
         """x (B, H, T, D), whose first position is ``offset``, rotated."""
+        if not isinstance(x, TensorCore):
+            tensors("RotaryEmbedding", x=x)
+        if x.ndim != 4:
+            raise ShapeError(f"RotaryEmbedding: expected x (B, H, T, D); received {x.shape}.")
+        if offset.__class__ is not int or offset < 0:
+            offset = integer("RotaryEmbedding", "offset", offset, 0)
         needed = offset + x.shape[2]
         if needed > self.cos.shape[0]:
             cos, sin = self._tables(max(needed, 2 * self.cos.shape[0]))

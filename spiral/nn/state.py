@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from spiral.creation import asarray
-from spiral.errors import SpiralError
+from spiral.dtype import as_dtype
+from spiral.errors import DTypeError, SpiralError, kind_of
 from spiral.tensor import Tensor
 
 
@@ -39,6 +42,25 @@ class LoadReport(NamedTuple):
     unexpected: tuple[str, ...]
 
 
+def need_mapping(owner: str, state: Any) -> None:
+    """Raises StateDictError unless a state is a mapping."""
+    if not isinstance(state, Mapping):
+        raise StateDictError(f"{owner}: expected a mapping, what state_dict() returns; received {kind_of(state)}.")
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is a tensor, or another array whose elements are real numbers."""
+    if not hasattr(value, "shape"):
+        return False
+    if not isinstance(value, (np.ndarray, np.generic)):
+        return True  # ours, or one that brings DLPack
+    try:
+        as_dtype(value.dtype)
+    except DTypeError:
+        return False
+    return True
+
+
 def load_tensors(owner: str, targets: Mapping[str, Tensor], source: Mapping[str, Any], strict: bool) -> LoadReport:
     """Overwrites ``targets`` with the tensors of the same names in ``source``; nothing changes on an error.
 
@@ -54,8 +76,12 @@ def load_tensors(owner: str, targets: Mapping[str, Tensor], source: Mapping[str,
     Raises:
         StateDictError: names or shapes do not fit; the message lists all of them.
     """
-    refused = [f"{k}: expected a tensor or an array; received {type(v).__name__}" for k, v in source.items()
-               if not hasattr(v, "shape")]  # fmt: skip
+    need_mapping(f"{owner}.load_state_dict", source)
+    refused = [
+        f"{k}: expected a tensor or an array of numbers; received {kind_of(v)}"
+        for k, v in source.items()
+        if not is_array(v)
+    ]
     if refused:
         raise StateDictError(f"{owner}.load_state_dict: the state dict does not fit:" + _lines(refused))
     missing = tuple(name for name in targets if name not in source)
@@ -69,7 +95,7 @@ def load_tensors(owner: str, targets: Mapping[str, Tensor], source: Mapping[str,
     if strict and missing:
         problems.append(f"missing: {', '.join(missing)}")
     if strict and unexpected:
-        problems.append(f"unexpected: {', '.join(unexpected)}")
+        problems.append(f"unexpected: {', '.join(map(str, unexpected))}")
     problems += [f"{name}: expected shape {wanted}; received {got}" for name, wanted, got in mismatched]
     if problems:
         raise StateDictError(

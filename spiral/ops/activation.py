@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from spiral.backend import Spec
+from spiral.errors import ArgumentError, received
 from spiral.op import F, op
 from spiral.ops.pointwise import Keep, Unary
 from spiral.ops.shapes import broadcast, need_float, result_dtype
@@ -118,6 +119,8 @@ class Gelu:
     @staticmethod
     def meta(x: Any, approximate: str) -> Spec:
         need_float("gelu", x=x)
+        if not isinstance(approximate, str) or approximate not in ("none", "tanh"):
+            raise ArgumentError(f"gelu: approximate must be 'none' or 'tanh'; received {received(approximate)}.")
         return Spec(tuple(x.shape), x.dtype)
 
     @staticmethod
@@ -236,8 +239,6 @@ class Dropout:
 
     @staticmethod
     def meta(x: Any, p: float, seed: int, stream: int) -> Spec:
-        from spiral.errors import ArgumentError
-
         need_float("dropout", x=x)
         if not 0.0 <= p < 1.0:
             raise ArgumentError(f"dropout: p must be in [0, 1); received {p}.")

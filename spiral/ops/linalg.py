@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from spiral.backend import Spec
-from spiral.errors import ArgumentError, ShapeError
+from spiral.errors import ArgumentError, ShapeError, received
 from spiral.op import F, op
 from spiral.ops.shapes import broadcast, like, need_shape, result_dtype
 
@@ -83,7 +83,7 @@ class Linear:
             )
         need_shape("linear", "bias", bias, (weight.shape[0],), "the first axis of weight")
         if activation not in ("none", "relu"):
-            raise ArgumentError(f"linear: activation must be 'none' or 'relu'; received {activation!r}.")
+            raise ArgumentError(f"linear: activation must be 'none' or 'relu'; received {received(activation)}.")
         return Spec((*x.shape[:-1], weight.shape[0]), result_dtype(x, weight))
 
     @staticmethod

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from spiral.backend import Spec
-from spiral.errors import ArgumentError, DTypeError, IndexingError, ShapeError
+from spiral.errors import ArgumentError, DTypeError, IndexingError, ShapeError, received
 from spiral.op import F, op
 from spiral.ops.shapes import need_float
 
@@ -53,7 +53,9 @@ class CrossEntropy:
         if targets.dtype.kind not in ("int", "uint"):
             raise DTypeError(f"cross_entropy: targets must be integers; received {targets.dtype.name}.")
         if reduction not in _REDUCTIONS:
-            raise ArgumentError(f"cross_entropy: reduction must be one of {_REDUCTIONS}; received {reduction!r}.")
+            raise ArgumentError(
+                f"cross_entropy: reduction must be one of {_REDUCTIONS}; received {received(reduction)}."
+            )
         rows = Spec(tuple(targets.shape), logits.dtype)
         return (rows if reduction == "none" else Spec((), logits.dtype)), rows
 

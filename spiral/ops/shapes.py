@@ -6,7 +6,7 @@ from typing import Any
 
 from spiral.backend import Spec
 from spiral.dtype import DEFAULT_FLOAT, DEFAULT_INT, DType, promote, weak
-from spiral.errors import ArgumentError, DTypeError, ShapeError
+from spiral.errors import ArgumentError, DTypeError, ShapeError, received
 from spiral.op import F
 from spiral.tensor_core import TensorCore
 
@@ -61,11 +61,13 @@ def axes_of(name: str, axis: Any, ndim: int) -> tuple[int, ...]:
     given = (axis,) if isinstance(axis, int) else tuple(axis)
     out = []
     for a in given:
-        if not isinstance(a, int) or not -ndim <= a < ndim:
-            raise ArgumentError(f"{name}: axis must be in [{-ndim}, {ndim - 1}] for {ndim} axes; received {a!r}.")
+        if not isinstance(a, int) or isinstance(a, bool) or not -ndim <= a < ndim:
+            raise ArgumentError(
+                f"{name}: axis must be in [{-ndim}, {ndim - 1}] for {ndim} axes; received {received(a)}."
+            )
         out.append(a % ndim)
     if len(set(out)) != len(out):
-        raise ArgumentError(f"{name}: axes must differ; received {given}.")
+        raise ArgumentError(f"{name}: axes must differ; received {received(given)}.")
     return tuple(sorted(out))
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from spiral import ops
 from spiral.creation import zeros
 from spiral.dtype import finfo
-from spiral.optim.optimizer import Optimizer, Params
+from spiral.nn.arguments import real
+from spiral.optim.optimizer import Optimizer, Params, pair_of
 from spiral.tensor import Tensor
 
 
@@ -36,8 +37,17 @@ class Adafactor(Optimizer):
         d: float = 1.0,
         weight_decay: float = 0.0,
     ) -> None:
-        settings = {"beta2_decay": beta2_decay, "eps": tuple(eps), "d": d, "weight_decay": weight_decay}
+        settings = {"beta2_decay": beta2_decay, "eps": eps, "d": d, "weight_decay": weight_decay}
         super().__init__(params, {"lr": lr, **settings})
+
+    def _check(self, settings: Mapping[str, Any]) -> None:
+        super()._check({k: v for k, v in settings.items() if k != "eps"})
+        smallest, size = pair_of("Adafactor", "eps", settings["eps"])
+        if smallest is not None:
+            real("Adafactor", "eps[0]", smallest, 0.0)
+        real("Adafactor", "eps[1]", size, 0.0)
+        real("Adafactor", "d", settings["d"], 0.0, above=True)
+        real("Adafactor", "beta2_decay", settings["beta2_decay"], most=0.0)
 
     def _fresh(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         if p.ndim < 2:

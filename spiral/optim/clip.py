@@ -10,14 +10,13 @@ from spiral import ops
 from spiral.autograd import no_grad
 from spiral.creation import zeros
 from spiral.dtype import float64
-from spiral.errors import ArgumentError, TrainingError
+from spiral.errors import TrainingError
+from spiral.nn.arguments import real, tensor_list
 from spiral.tensor import Tensor
-from spiral.tensor_core import TensorCore
 
 
-def _with_grads(params: Iterable[Tensor] | Tensor) -> list[Tensor]:
-    given = [params] if isinstance(params, TensorCore) else params
-    return [p for p in given if p.grad is not None]
+def _with_grads(owner: str, params: Iterable[Tensor] | Tensor) -> list[Tensor]:
+    return [p for p in tensor_list(owner, "params", params) if p.grad is not None]
 
 
 def scale_grads(params: Iterable[Tensor] | Tensor, factor: float) -> None:
@@ -26,8 +25,14 @@ def scale_grads(params: Iterable[Tensor] | Tensor, factor: float) -> None:
     Each gets a new value: two parameters may share the memory of one gradient (those of a sum do), the
     caller may hold it, and it may be a broadcast view, so multiplying in place could do so twice.
     """
+    factor = real("scale_grads", "factor", factor)
+    found = _with_grads("scale_grads", params)
+    _scale(found, factor)
+
+
+def _scale(params: list[Tensor], factor: float) -> None:
     with no_grad():
-        for p in _with_grads(params):
+        for p in params:
             p.grad = cast(Tensor, p.grad) * factor
 
 
@@ -48,11 +53,9 @@ def clip_grad_norm_(
     Raises:
         TrainingError: the norm is not finite and ``error_if_nonfinite``.
     """
-    if not max_norm >= 0.0:
-        raise ArgumentError(f"clip_grad_norm_: max_norm must be at least 0; received {max_norm}.")
-    if not norm_type > 0.0:
-        raise ArgumentError(f"clip_grad_norm_: norm_type must be positive; received {norm_type}.")
-    found = _with_grads(params)
+    max_norm = real("clip_grad_norm_", "max_norm", max_norm, 0.0, infinite=True)
+    norm_type = real("clip_grad_norm_", "norm_type", norm_type, 0.0, above=True, infinite=True)
+    found = _with_grads("clip_grad_norm_", params)
     with no_grad():
         norm = _norm([cast(Tensor, p.grad) for p in found], float(norm_type))
     value = float(norm)
@@ -60,7 +63,7 @@ def clip_grad_norm_(
         raise TrainingError(f"clip_grad_norm_: the norm of {len(found)} gradients is {value}.")
     factor = max_norm / (value + 1e-6)
     if factor < 1.0 or factor != factor:
-        scale_grads(found, factor)
+        _scale(found, factor)
     return norm
 
 
@@ -79,8 +82,7 @@ def _norm(grads: list[Tensor], p: float) -> Tensor:
 
 def clip_grad_value_(params: Iterable[Tensor] | Tensor, clip_value: float) -> None:
     """Limits every element of every gradient to [-clip_value, clip_value]."""
-    if not clip_value >= 0.0:
-        raise ArgumentError(f"clip_grad_value_: clip_value must be at least 0; received {clip_value}.")
+    clip_value = real("clip_grad_value_", "clip_value", clip_value, 0.0, infinite=True)
     with no_grad():
-        for p in _with_grads(params):
+        for p in _with_grads("clip_grad_value_", params):
             p.grad = ops.clip(cast(Tensor, p.grad), -clip_value, clip_value)

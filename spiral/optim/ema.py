@@ -10,7 +10,8 @@ from spiral import ops
 from spiral.autograd import no_grad
 from spiral.creation import asarray
 from spiral.errors import ArgumentError
-from spiral.nn.state import load_tensors
+from spiral.nn.arguments import real, tensor_list
+from spiral.nn.state import StateDictError, load_tensors, need_mapping
 from spiral.tensor import Tensor
 
 
@@ -34,10 +35,8 @@ class EMA:
     """
 
     def __init__(self, params: Iterable[Tensor], decay: float = 0.999) -> None:
-        if not 0.0 <= decay <= 1.0:
-            raise ArgumentError(f"EMA: decay must be in [0, 1]; received {decay}.")
-        self.decay = decay
-        self.params = list(params)
+        self.decay = real("EMA", "decay", decay, 0.0, 1.0)
+        self.params: list[Tensor] = tensor_list("EMA", "params", params)
         self.averages = [asarray(p.detach(), copy=True) for p in self.params]
 
     def update(self) -> None:
@@ -66,6 +65,18 @@ class EMA:
         return {"decay": self.decay, "averages": {str(i): a for i, a in enumerate(self.averages)}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
+        """Restores what `state_dict` returned.
+
+        Raises:
+            StateDictError: it is something else, and nothing was loaded.
+        """
+        need_mapping("EMA.load_state_dict", state)
+        absent = tuple(key for key in ("decay", "averages") if key not in state)
+        if absent:
+            raise StateDictError(f"EMA.load_state_dict: missing {', '.join(absent)}.", missing=absent)
+        try:
+            decay = real("EMA.load_state_dict", "decay", state["decay"], 0.0, 1.0)
+        except ArgumentError as error:
+            raise StateDictError(str(error)) from error
         load_tensors("EMA", {str(i): a for i, a in enumerate(self.averages)}, state["averages"], strict=True)
-        self.decay = float(state["decay"])
+        self.decay = decay

@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from spiral.autograd import no_grad
 from spiral.creation import asarray, zeros_like
-from spiral.errors import ArgumentError
-from spiral.nn.state import StateDictError
+from spiral.errors import ArgumentError, kind_of, received
+from spiral.nn.arguments import real, tensor_list
+from spiral.nn.state import StateDictError, is_array, need_mapping
 from spiral.storage import copy_array
 from spiral.tensor import Tensor
 from spiral.tensor_core import TensorCore
+
+
+def _is_count(value: Any) -> bool:
+    """Whether a value, perhaps an array of one element, is a number of steps."""
+    if isinstance(value, bool) or getattr(value, "size", 1) != 1:
+        return False
+    try:
+        return int(value) >= 0
+    except (TypeError, ValueError):
+        return False
+
 
 Params = Iterable[Tensor] | Iterable[Mapping[str, Any]]
 Batch = tuple[int, list[Tensor], list[Tensor], dict[str, list[Tensor]]]
@@ -21,6 +35,17 @@ def _own_memory(p: Tensor) -> None:
     """Gives a transposed, broadcast or read-only parameter memory that a fused step can overwrite."""
     if not (p._a.flags.c_contiguous and p._a.flags.writeable):
         p._a = copy_array(p._a)
+
+
+def pair_of(owner: str, what: str, value: Any) -> tuple[Any, Any]:
+    """The two settings of a pair.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ArgumentError(f"{owner}: {what} must be two numbers; received {received(value)}.")
+    return value[0], value[1]
 
 
 class Optimizer:
@@ -45,26 +70,32 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
+        name = type(self).__name__
+        if not isinstance(params, Iterable) or isinstance(params, (str, np.ndarray)):
+            raise ArgumentError(f"{name}: params must be tensors or groups; received {kind_of(params)}.")
         given = [params] if isinstance(params, (TensorCore, Mapping)) else list(params)
         if not given:
-            raise ArgumentError(f"{type(self).__name__}: expected parameters; received none.")
+            raise ArgumentError(f"{name}: expected parameters; received none.")
         for group in given if isinstance(given[0], Mapping) else [{"params": given}]:
             if not isinstance(group, Mapping):
-                raise ArgumentError(f"{type(self).__name__}: give either tensors or groups, not both.")
+                raise ArgumentError(f"{name}: give either tensors or groups, not both.")
             self.add_param_group(group)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Adds a group: ``"params"``, and the settings in which it differs from the defaults."""
         name = type(self).__name__
-        params = group.get("params")
-        params = [params] if isinstance(params, TensorCore) else list(params or ())
+        if not isinstance(group, Mapping):
+            raise ArgumentError(f"{name}: a group must be a mapping with 'params'; received {kind_of(group)}.")
+        if "params" not in group:
+            raise ArgumentError(f"{name}: a group needs 'params'; received {', '.join(map(str, group)) or 'none'}.")
+        params = tensor_list(name, "params", group["params"])
         unknown = [k for k in group if k not in self.defaults and k not in ("params", "name")]
         if unknown:
-            raise ArgumentError(f"{name}: settings must be among {', '.join(self.defaults)}; received {unknown}.")
+            raise ArgumentError(
+                f"{name}: settings must be among {', '.join(self.defaults)}; received {received(unknown)}."
+            )
         known = {id(p) for g in self.param_groups for p in g["params"]}
         for i, p in enumerate(params):
-            if not isinstance(p, Tensor):
-                raise ArgumentError(f"{name}: params[{i}] must be a Tensor; received {type(p).__name__}.")
             if not p.is_leaf or p.dtype.kind != "float":
                 raise ArgumentError(
                     f"{name}: params[{i}] {p.shape} must be a floating leaf, not a result; use .detach()."
@@ -75,16 +106,18 @@ class Optimizer:
             _own_memory(p)
         settings = {**self.defaults, **{k: v for k, v in group.items() if k != "params"}}
         self._check(settings)
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
         self.param_groups.append({"params": params, **settings})
 
     def _check(self, settings: Mapping[str, Any]) -> None:
+        """Raises ArgumentError for a setting out of range; a class with others of its own extends it."""
+        name = type(self).__name__
         for key in ("lr", "weight_decay", "eps", "momentum"):
-            value = settings.get(key, 0.0)
-            if isinstance(value, (int, float)) and not value >= 0.0:
-                raise ArgumentError(f"{type(self).__name__}: {key} must be at least 0; received {value}.")
-        for beta in settings.get("betas", ()):
-            if not 0.0 <= beta < 1.0:
-                raise ArgumentError(f"{type(self).__name__}: betas must be in [0, 1); received {settings['betas']}.")
+            if key in settings:
+                real(name, key, settings[key], 0.0)
+        if "betas" in settings:
+            for i, beta in enumerate(pair_of(name, "betas", settings["betas"])):
+                real(name, f"betas[{i}]", beta, 0.0, 1.0, below=True)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forgets every gradient, or fills it with zeros if not ``set_to_none``."""
@@ -156,13 +189,12 @@ class Optimizer:
             StateDictError: the groups or shapes are others; it lists all of them, and nothing was loaded.
         """
         name = type(self).__name__
+        need_mapping(f"{name}.load_state_dict", state)
         absent = [key for key in ("param_groups", "state") if key not in state]
         if absent:
             raise StateDictError(f"{name}.load_state_dict: missing {', '.join(absent)}.", missing=tuple(absent))
-        groups = state["param_groups"]
-        sizes, received = [len(g["params"]) for g in self.param_groups], [len(g["params"]) for g in groups]
-        if sizes != received:
-            raise StateDictError(f"{name}.load_state_dict: expected groups of {sizes} parameters; received {received}.")
+        groups = self._groups_of(state["param_groups"])
+        need_mapping(f"{name}.load_state_dict: state", state["state"])
         by_number = dict(
             zip(
                 (i for g in groups for i in g["params"]),
@@ -173,19 +205,30 @@ class Optimizer:
         fresh: dict[Tensor, dict[str, Any]] = {}
         problems = []
         for key, entries in state["state"].items():
-            p = by_number.get(int(key))
+            p = by_number.get(int(key) if str(key).isdecimal() else None)
             if p is None:
-                problems.append(f"state of parameter {key}, which is in no group")
+                problems.append(f"state of parameter {received(key)}, which is in no group")
+                continue
+            if not isinstance(entries, Mapping):
+                problems.append(f"parameter {key}: expected a mapping; received {kind_of(entries)}")
                 continue
             wanted = self._fresh(p, self.defaults | self._group_of(p))
-            problems += [f"parameter {key}: missing {slot}" for slot in wanted if slot not in entries]
+            problems += [f"parameter {key}: missing {slot}" for slot in ("step", *wanted) if slot not in entries]
+            before = len(problems)
             for slot, value in entries.items():
-                if slot != "step" and slot not in wanted:
+                if slot == "step":
+                    if not _is_count(value):
+                        problems.append(f"parameter {key}: step must be a number of steps; received {received(value)}")
+                elif slot not in wanted:
                     problems.append(f"parameter {key}: unexpected {slot}")
-                elif slot != "step" and tuple(value.shape) != wanted[slot].shape:
+                elif not is_array(value):
+                    problems.append(f"parameter {key}: {slot} must be a tensor; received {kind_of(value)}")
+                elif tuple(value.shape) != wanted[slot].shape:
                     problems.append(
                         f"parameter {key}: {slot} must be {wanted[slot].shape}; received {tuple(value.shape)}"
                     )
+            if len(problems) > before:
+                continue
             fresh[p] = {
                 slot: int(value) if slot == "step" else asarray(value, dtype=p.dtype, copy=True)
                 for slot, value in entries.items()
@@ -195,6 +238,24 @@ class Optimizer:
         self.state = fresh
         for mine, theirs in zip(self.param_groups, groups, strict=True):
             mine.update({k: v for k, v in theirs.items() if k != "params"})
+
+    def _groups_of(self, groups: Any) -> list[Mapping[str, Any]]:
+        """The groups of a state dict, which must have the numbers of parameters and the settings of ours."""
+        name = f"{type(self).__name__}.load_state_dict"
+        if not isinstance(groups, (list, tuple)):
+            raise StateDictError(f"{name}: param_groups must be a list; received {kind_of(groups)}.")
+        for i, g in enumerate(groups):
+            if not isinstance(g, Mapping) or not isinstance(g.get("params"), (list, tuple)):
+                raise StateDictError(f"{name}: param_groups[{i}] must be a mapping with a list of 'params'.")
+        sizes, given = [len(g["params"]) for g in self.param_groups], [len(g["params"]) for g in groups]
+        if sizes != given:
+            raise StateDictError(f"{name}: expected groups of {sizes} parameters; received {given}.")
+        for mine, theirs in zip(self.param_groups, groups, strict=True):
+            try:
+                self._check({**mine, **theirs})
+            except ArgumentError as error:
+                raise StateDictError(f"{name}: {error}") from error
+        return list(groups)
 
     def _group_of(self, p: Tensor) -> dict[str, Any]:
         return next(g for g in self.param_groups if any(q is p for q in g["params"]))

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from spiral.errors import ArgumentError
+from spiral.errors import ArgumentError, kind_of
+from spiral.nn.arguments import function, integer, real
+from spiral.nn.state import StateDictError, need_mapping
 from spiral.optim.optimizer import Optimizer
 
 
@@ -62,14 +64,16 @@ class LRSchedule:
     """
 
     def __init__(self, optimizer: Optimizer, factor: Callable[[int], float]) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise ArgumentError(f"LRSchedule: optimizer must be an Optimizer; received {kind_of(optimizer)}.")
         self.optimizer = optimizer
-        self.factor = factor
+        self.factor = function("LRSchedule", "factor", factor)
         self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
         self.last_step = 0
         self._apply()
 
     def _apply(self) -> None:
-        factor = self.factor(self.last_step)
+        factor = real("LRSchedule", f"factor({self.last_step})", self.factor(self.last_step))
         # groups that were added since: their lr is their base value
         self.base_lrs += [float(group["lr"]) for group in self.optimizer.param_groups[len(self.base_lrs) :]]
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
@@ -90,19 +94,30 @@ class LRSchedule:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` returned, and the groups' lr with it."""
+        need_mapping("LRSchedule.load_state_dict", state)
+        absent = tuple(key for key in ("last_step", "base_lrs") if key not in state)
+        if absent:
+            raise StateDictError(f"LRSchedule.load_state_dict: missing {', '.join(absent)}.", missing=absent)
+        if not isinstance(state["base_lrs"], (list, tuple)):
+            raise StateDictError(
+                f"LRSchedule.load_state_dict: base_lrs must be a list; received {kind_of(state['base_lrs'])}."
+            )
         if len(state["base_lrs"]) != len(self.base_lrs):
             raise ArgumentError(
                 f"LRSchedule.load_state_dict: expected {len(self.base_lrs)} groups; received {len(state['base_lrs'])}."
             )
-        self.last_step = int(state["last_step"])
-        self.base_lrs = [float(lr) for lr in state["base_lrs"]]
+        last_step = integer("LRSchedule.load_state_dict", "last_step", state["last_step"], 0)
+        base_lrs = [
+            real("LRSchedule.load_state_dict", f"base_lrs[{i}]", lr, 0.0) for i, lr in enumerate(state["base_lrs"])
+        ]
+        self.last_step, self.base_lrs = last_step, base_lrs
         self._apply()
 
 
-def _positive(name: str, **lengths: int) -> None:
+def _positive(name: str, *, minimum: float = 0.0, **lengths: int) -> None:
+    real(name, "minimum", minimum, 0.0)
     for what, value in lengths.items():
-        if value < (1 if what == "total" else 0):
-            raise ArgumentError(f"{name}: {what} must not be negative, total not 0; received {what}={value}.")
+        integer(name, what, value, 1 if what == "total" else 0)
     if "total" in lengths and lengths["total"] < lengths["warmup"]:
         raise ArgumentError(f"{name}: total {lengths['total']} must be at least warmup {lengths['warmup']}.")
 
@@ -115,19 +130,19 @@ def constant(optimizer: Optimizer, warmup: int = 0) -> LRSchedule:
 
 def linear(optimizer: Optimizer, total: int, warmup: int = 0, minimum: float = 0.0) -> LRSchedule:
     """Schedule of `linear_factor`."""
-    _positive("linear", total=total, warmup=warmup)
+    _positive("linear", total=total, warmup=warmup, minimum=minimum)
     return LRSchedule(optimizer, lambda step: linear_factor(step, total=total, warmup=warmup, minimum=minimum))
 
 
 def cosine(optimizer: Optimizer, total: int, warmup: int = 0, minimum: float = 0.0) -> LRSchedule:
     """Schedule of `cosine_factor`."""
-    _positive("cosine", total=total, warmup=warmup)
+    _positive("cosine", total=total, warmup=warmup, minimum=minimum)
     return LRSchedule(optimizer, lambda step: cosine_factor(step, total=total, warmup=warmup, minimum=minimum))
 
 
 def wsd(optimizer: Optimizer, total: int, decay: int, warmup: int = 0, minimum: float = 0.0) -> LRSchedule:
     """Schedule of `wsd_factor`."""
-    _positive("wsd", total=total, warmup=warmup, decay=decay)
+    _positive("wsd", total=total, warmup=warmup, decay=decay, minimum=minimum)
     return LRSchedule(
         optimizer, lambda step: wsd_factor(step, total=total, decay=decay, warmup=warmup, minimum=minimum)
     )

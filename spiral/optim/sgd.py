@@ -8,6 +8,7 @@ from typing import Any
 from spiral import ops
 from spiral.creation import zeros_like
 from spiral.errors import ArgumentError
+from spiral.nn.arguments import flag, real
 from spiral.optim.optimizer import Optimizer, Params
 from spiral.tensor import Tensor
 
@@ -40,6 +41,8 @@ class SGD(Optimizer):
 
     def _check(self, settings: Mapping[str, Any]) -> None:
         super()._check(settings)
+        real("SGD", "dampening", settings["dampening"])
+        flag("SGD", "nesterov", settings["nesterov"])
         if settings["nesterov"] and (settings["momentum"] == 0.0 or settings["dampening"] != 0.0):
             raise ArgumentError("SGD: nesterov needs momentum > 0 and dampening 0.")
 

@@ -120,7 +120,7 @@ def test_multi_head_attention_drops_in_training_only():
     assert module(x).tolist() != module(x).tolist()
     module.eval()
     assert module(x).tolist() == module(x).tolist()
-    with pytest.raises(ArgumentError, match="dropout must be in"):
+    with pytest.raises(ArgumentError, match="dropout must be a number in"):
         nn.MultiHeadAttention(8, 2, dropout=1.5)
 
 

@@ -309,11 +309,11 @@ def test_a_small_network_learns_and_its_copy_is_independent():
 
 
 def test_wrong_settings_and_shapes_name_class_and_argument():
-    with pytest.raises(ArgumentError, match="adaptive_avg_pool2d: output_size must be positive; received 0"):
+    with pytest.raises(ArgumentError, match="AdaptiveAvgPool2d: output_size must be a positive integer; received 0"):
         nn.AdaptiveAvgPool2d((0, 2))(sp.ones((1, 1, 4, 4)))
     with pytest.raises(ArgumentError, match="MultiHeadAttention: n_kv_head must divide n_head=4; received 3"):
         nn.MultiHeadAttention(8, 4, 3)
-    with pytest.raises(ArgumentError, match="Dropout: p must be in"):
+    with pytest.raises(ArgumentError, match="Dropout: p must be a number in"):
         nn.Dropout(1.5)
     with pytest.raises(ArgumentError, match="Conv2d: groups must divide"):
         nn.Conv2d(3, 4, 3, groups=2)

@@ -156,7 +156,7 @@ def test_containers_behave_like_a_list_and_a_dict():
     assert len(layers) == 3 and isinstance(layers[-1], nn.Tanh) and len(layers[:2]) == 2
     layers[0] = nn.GELU()
     assert [type(m).__name__ for m in layers] == ["GELU", "ReLU", "Tanh"]
-    with pytest.raises(IndexingError, match=r"ModuleList: index 3 is not in \[0, 3\)"):
+    with pytest.raises(IndexingError, match=r"ModuleList: index 3 is not in \[-3, 3\)"):
         layers[3]
     assert isinstance(nn.Sequential(nn.ReLU(), nn.Tanh())[:1], nn.Sequential)
     heads = nn.ModuleDict({"a": nn.Linear(1, 2)})

@@ -114,7 +114,7 @@ def test_groups_override_settings():
 
 def test_bad_settings_are_refused_by_name():
     p = nn.Parameter(sp.ones(1))
-    with pytest.raises(ArgumentError, match="SGD: lr must be at least 0; received -1"):
+    with pytest.raises(ArgumentError, match="SGD: lr must be a finite number of at least 0; received -1"):
         optim.SGD([p], lr=-1.0)
     with pytest.raises(ArgumentError, match="received none"):
         optim.AdamW([])
