@@ -233,7 +233,8 @@ class Tensor(TensorCore):
             except IndexError as error:
                 raise IndexingError(f"index: {error} (shape {self.shape}).") from None
             except ValueError as error:
-                raise ShapeError(f"item assignment: {error} (shape {self.shape}).") from None
+                wrong = ShapeError if isinstance(value, TensorCore) else ArgumentError  # NaN has no integer
+                raise wrong(f"item assignment: {error} (shape {self.shape}).") from None
             return
         self._become(F.set_index(self, value, index=index))
 
