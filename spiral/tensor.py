@@ -152,7 +152,7 @@ class Tensor(TensorCore):
         return F.negative(self)  # type: ignore[no-any-return]
 
     def __pos__(self) -> Tensor:
-        return self
+        return wrap(self._a, self._key, self._node, self._index)  # type: ignore[no-any-return]
 
     def __abs__(self) -> Tensor:
         return F.abs(self)  # type: ignore[no-any-return]
