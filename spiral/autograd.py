@@ -264,6 +264,7 @@ def run_backward(
     """
     grads: dict[tuple[int, int], Any] = {}
     kept: dict[tuple[int, int], Any] = {}
+    arrived: list[tuple[Leaf, Any]] = []  # at leaves, which change when nothing can fail any more
     heap: list[tuple[int, int]] = []
     nodes: dict[int, Any] = {}
     useful = _ancestors(roots, targets, stop) if targets is not None else None
@@ -286,13 +287,12 @@ def run_backward(
             node = nodes.pop(ident)
             if isinstance(node, Leaf):
                 g = grads.pop((ident, 0))
-                for hook in node.hooks:
+                for hook in tuple(node.hooks):  # one may take itself away
                     g = hook(g)
                 if targets is not None:
                     kept[ident, 0] = g
                 else:
-                    with _leaf_lock:
-                        node.grad = g if node.grad is None else node.grad + g
+                    arrived.append((node, g))
                 continue
             outs = [grads.pop((ident, i), None) for i in range(node.n_out)]
             op = node.op
@@ -324,9 +324,17 @@ def run_backward(
                                 push(e[0], e[1], gi)
                 elif wanted and g is not None:
                     push(edge[0], edge[1], g)
+        for node, g in arrived:
+            with _leaf_lock:
+                node.grad = _alone(g) if node.grad is None else node.grad + g
     finally:
         grad_mode.reset(token)
     return kept
+
+
+def _alone(g: Any) -> Any:
+    """The gradient as a tensor of its own: that of a sum is one object for both operands, which `+=` would change."""
+    return wrap(g._a, g._key, g._node, g._index)
 
 
 def _needed(edge: Any, useful: set[int] | None) -> Any:
@@ -371,6 +379,8 @@ def flat_edges(node: Any) -> list[Any]:
 
 def _seed(root: Any, gradient: Any) -> Any:
     if gradient is not None:
+        if not isinstance(gradient, TensorCore):
+            raise ArgumentError(f"backward: the gradient must be a Tensor; received {type(gradient).__name__}.")
         if gradient.shape != root.shape:
             raise ShapeError(f"backward: the gradient must have the shape {root.shape}; received {gradient.shape}.")
         return gradient
@@ -418,7 +428,7 @@ def grad_of(
     out = []
     for x in inputs:
         g = found.get((id(x._node), x._index))
-        out.append(wrap(np.zeros(x.shape, x.dtype.numpy), x._key) if g is None else g)
+        out.append(wrap(np.zeros(x.shape, x.dtype.numpy), x._key) if g is None else _alone(g))
     return out
 
 

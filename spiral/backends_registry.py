@@ -42,6 +42,7 @@ class Entry:
 
 _entries: dict[str, Entry] = {}
 _loaded = False
+_loading = False  # this thread may ask again while it loads; others wait at the lock
 _lock = threading.RLock()
 _listeners: list[Callable[[], None]] = []
 _warned: set[str] = set()
@@ -93,21 +94,24 @@ def unregister_backend(name: str) -> None:
 
 
 def _load() -> None:
-    global _loaded
+    global _loaded, _loading
     if _loaded:
         return
     with _lock:
-        if _loaded:
+        if _loaded or _loading:
             return
-        _loaded = True
-        package = importlib.import_module("spiral.backends")
-        for info in pkgutil.iter_modules(package.__path__):
-            if info.ispkg:
-                _add(info.name, partial(_bundled, info.name))
-        from importlib.metadata import entry_points
+        _loading = True
+        try:
+            package = importlib.import_module("spiral.backends")
+            for info in pkgutil.iter_modules(package.__path__):
+                if info.ispkg:
+                    _add(info.name, partial(_bundled, info.name))
+            from importlib.metadata import entry_points
 
-        for point in entry_points(group="spiral.backends"):
-            _add(point.name, point.load)
+            for point in entry_points(group="spiral.backends"):
+                _add(point.name, point.load)
+        finally:
+            _loaded = True
 
 
 def _bundled(name: str) -> Any:
@@ -126,7 +130,7 @@ def _add(name: str, load: Callable[[], Any]) -> None:
 def kernels_for(op: str, device_type: str) -> Iterable[tuple[Backend, Kernel]]:
     """Every kernel for an op on a type of device, unordered."""
     _load()
-    for e in _entries.values():
+    for e in tuple(_entries.values()):  # another thread may register one meanwhile
         if e.backend is not None and e.unavailable is None and e.backend.device_type == device_type:
             for k in e.kernels.get(op, ()):
                 yield e.backend, k

@@ -55,6 +55,7 @@ class Policy:
 
 
 _policies: dict[tuple[Any, ...], Policy] = {}
+_changes = 0  # of the set of backends
 _lock = threading.RLock()
 
 
@@ -76,7 +77,9 @@ _policy: ContextVar[Policy] = ContextVar("spiral_policy", default=policy())  # n
 
 def clear_tables() -> None:
     """Forgets every choice; called when a backend comes or goes."""
+    global _changes
     with _lock:
+        _changes += 1
         for p in _policies.values():
             p.table.clear()
 
@@ -272,8 +275,11 @@ def call(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
     table_key = tuple(key)
     entry = pol.table.get(table_key)
     if entry is None:
+        before = _changes
         entry = bind(op, args, attrs, pol)
-        pol.table[table_key] = entry
+        with _lock:
+            if before == _changes:  # else chosen among backends that are gone
+                pol.table[table_key] = entry
     while entry.guard is not None and not entry.guard(*raw, *attrs):
         if entry.next is None:
             rows = _candidates(op, args, attrs, pol, probe_guards=True)

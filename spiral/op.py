@@ -17,6 +17,7 @@ kernel keeps for its backward. ``python -m spiral.op --write`` writes the typed 
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Op:
     def __init__(self, schema: str, cls: type) -> None:
         self.schema = schema
         self.name, self.inputs, self.attrs, self.outputs = parse_schema(schema)
-        self.id = len(OPS)
+        self.id = next(_ids)
         self.doc = inspect.cleandoc(cls.__doc__ or "")
         self.family = cls.__module__.rsplit(".", 1)[-1]
         self.meta: Callable[..., Any] = cls.meta  # type: ignore[attr-defined]
@@ -109,6 +110,7 @@ class Op:
 
 
 OPS: dict[str, Op] = {}
+_ids = itertools.count()  # part of dispatch keys: never given twice, also where an op is deleted
 _makers: list[Callable[[Op], Callable[..., Any]]] = []
 
 

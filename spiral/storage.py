@@ -121,11 +121,19 @@ def stamp_of(a: Any) -> int:
 
 def owns(a: Any) -> bool:
     """Whether an array is the only one over its memory: NumPy's own or a pool block, neither a view nor a guest."""
-    base = a.base
-    if base is None:
+    if a.base is None:
         return bool(a.flags.owndata and a.flags.writeable)
-    # a's reference, this variable's and the argument's; a stamp of 0 says that nothing was overwritten
-    return not isinstance(base, np.ndarray) and native is not None and sys.getrefcount(base) == 3 and native.stamp(a, 0)
+    # a stamp of 0 says that nothing was overwritten
+    return native is not None and not isinstance(a.base, np.ndarray) and _references(a) == _SOLE and native.stamp(a, 0)
+
+
+def _references(a: Any) -> int:
+    """How many references to its base there are, those of this function among them: interpreters differ in these."""
+    base = a.base
+    return sys.getrefcount(base)
+
+
+_SOLE = _references(empty((1,), np.dtype(np.uint8))) if native is not None else 0
 
 
 def memory() -> dict[str, int]:

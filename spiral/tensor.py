@@ -152,7 +152,7 @@ class Tensor(TensorCore):
         return F.negative(self)  # type: ignore[no-any-return]
 
     def __pos__(self) -> Tensor:
-        return self
+        return wrap(self._a, self._key, self._node, self._index)  # type: ignore[no-any-return]
 
     def __abs__(self) -> Tensor:
         return F.abs(self)  # type: ignore[no-any-return]
@@ -233,7 +233,8 @@ class Tensor(TensorCore):
             except IndexError as error:
                 raise IndexingError(f"index: {error} (shape {self.shape}).") from None
             except ValueError as error:
-                raise ShapeError(f"item assignment: {error} (shape {self.shape}).") from None
+                wrong = ShapeError if isinstance(value, TensorCore) else ArgumentError  # NaN has no integer
+                raise wrong(f"item assignment: {error} (shape {self.shape}).") from None
             return
         self._become(F.set_index(self, value, index=index))
 

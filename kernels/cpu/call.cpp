@@ -56,6 +56,7 @@ struct Site {
   vectorcallfunc call;
   PyObject *op, *id, *meta, *decompose, *name;
   int inputs, attrs, visible, wants;
+  int least;  // how many outputs the results and the saved values need
   int key_attrs;  // bit i: attribute i is part of the key
   bool simple, differentiable;
   Want want[MAX_ARGS];
@@ -71,6 +72,19 @@ struct Held {  // releases a reference at the end of a scope
     o = nullptr;
     return x;
   }
+};
+
+// The buffers of a call's inputs. Their tensors alone would not keep them: while a kernel has released the GIL, another
+// thread may give a tensor a new value.
+struct Inputs {
+  PyObject** at;
+  int n = 0;
+  explicit Inputs(PyObject** to) : at(to) {}
+  ~Inputs() {
+    while (n > 0) Py_DECREF(at[--n]);
+  }
+  Inputs(const Inputs&) = delete;
+  void add(PyObject* o) { at[n++] = Py_NewRef(o); }
 };
 
 PyObject* pack(PyObject* const* from, int n) {
@@ -94,6 +108,13 @@ PyObject* refused(Site* s, PyObject* const* args) {
       return call_slow(s, args);
     }
   return nullptr;
+}
+
+// Whether a lookup failed for a key that cannot be hashed; anything else that was raised stays set.
+bool unhashable() {
+  if (!PyErr_ExceptionMatches(PyExc_TypeError)) return false;
+  PyErr_Clear();
+  return true;
 }
 
 inline bool is_tensor(PyObject* o) {
@@ -125,9 +146,12 @@ PyObject* shape_of(PyObject* array) {
 }
 
 // ---------------------------------------------------------------- outputs
-// The shapes of the arrays and the attributes, which is all that a meta function may look at besides dtypes.
+// The shapes of the arrays and the attributes, which is all that a meta function may look at besides dtypes. The types
+// of the attributes too: 1, 1.0 and True are equal, but are not all taken for an axis. nullptr without an exception
+// for what is too large to be remembered.
 PyObject* meta_key(Site* s, PyObject* const* raw, PyObject* const* attrs) {
-  i64 shape[MAX_ARGS * 9];
+  constexpr int ROOM = MAX_ARGS * 10;
+  i64 shape[ROOM + MAX_ARGS];
   int n = 0;
   for (int i = 0; i < s->inputs; i++) {
     PyObject* o = raw[i];
@@ -138,6 +162,13 @@ PyObject* meta_key(Site* s, PyObject* const* raw, PyObject* const* attrs) {
     if (ndim(o) > 8) return nullptr;
     shape[n++] = ndim(o);
     for (int d = 0; d < ndim(o); d++) shape[n++] = dims(o)[d];
+  }
+  for (int i = 0; i < s->attrs; i++) {
+    PyObject* a = attrs[i];
+    shape[n++] = (i64)Py_TYPE(a);
+    if (!PyTuple_CheckExact(a)) continue;
+    if (n + PyTuple_GET_SIZE(a) > ROOM) return nullptr;
+    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(a); k++) shape[n++] = (i64)Py_TYPE(PyTuple_GET_ITEM(a, k));
   }
   PyObject* bytes = PyBytes_FromStringAndSize((const char*)shape, n * (Py_ssize_t)sizeof(i64));
   if (!bytes || s->attrs == 0) return bytes;
@@ -180,12 +211,12 @@ PyObject* allocate(PyObject* prepared) {
 PyObject* output_specs(Site* s, PyObject* entry, PyObject* const* args, PyObject* const* raw) {
   PyObject* memory = at(entry, core.specs);
   Held key(meta_key(s, raw, args + s->inputs));
-  if (!key.o) PyErr_Clear();
+  if (!key.o && PyErr_Occurred()) return nullptr;
   PyObject* known = key.o ? PyDict_GetItemWithError(memory, key.o) : nullptr;
   if (known) return Py_NewRef(known);
   bool hashable = key.o != nullptr;
   if (PyErr_Occurred()) {  // an attribute that cannot be hashed: nothing to remember
-    PyErr_Clear();
+    if (!unhashable()) return nullptr;
     hashable = false;
   }
   Held found(PyObject_Vectorcall(s->meta, args, s->inputs + s->attrs, nullptr));
@@ -213,11 +244,13 @@ PyObject* make_node(Site* s, PyObject* const* args, PyObject* const* raw, PyObje
   if (!edges.o || !saved.o || !keys.o || !attrs.o || !seq.o) return nullptr;
   for (int i = 0; i < s->inputs; i++) {
     PyObject *a = args[i], *edge = nullptr;
-    if (is_tensor(a) && at(a, core.tape) != Py_None)
-      edge = PyTuple_Pack(2, at(a, core.tape), at(a, core.index));
-    else
+    if (is_tensor(a) && at(a, core.tape) != Py_None) {
+      edge = PyTuple_New(2);
+      if (!edge) return nullptr;
+      PyTuple_SET_ITEM(edge, 0, Py_NewRef(at(a, core.tape))), PyTuple_SET_ITEM(edge, 1, Py_NewRef(at(a, core.index)));
+    } else {
       edge = Py_NewRef(Py_None);
-    if (!edge) return nullptr;
+    }
     PyTuple_SET_ITEM(edges.o, i, edge);
   }
   for (int w = 0; w < s->wants; w++) {
@@ -237,6 +270,9 @@ PyObject* make_node(Site* s, PyObject* const* args, PyObject* const* raw, PyObje
       if (!shape.o) return nullptr;
       value = core.spec_of->tp_alloc(core.spec_of, 2);
       if (!value) return nullptr;
+#if PY_VERSION_HEX >= 0x030E0000
+      ((PyTupleObject*)value)->ob_hash = -1;  // not computed yet
+#endif
       PyTuple_SET_ITEM(value, 0, shape.take()), PyTuple_SET_ITEM(value, 1, Py_NewRef(at(a, core.key)));
     }
     if (!value) return nullptr;
@@ -267,16 +303,17 @@ PyObject* site_call(PyObject* self, PyObject* const* args, size_t nargsf, PyObje
   if (!s->simple || !ready) return call_slow(s, args);
   PyObject* stack[MAX_ARGS + MAX_OUTS];  // inputs as buffers, attributes, outputs
   bool recording = false;
+  Inputs held(stack);
   Held key(PyTuple_New(1 + n + __builtin_popcount((unsigned)s->key_attrs)));
   if (!key.o) return nullptr;
   PyTuple_SET_ITEM(key.o, 0, Py_NewRef(s->id));
   for (int i = 0; i < n; i++) {
-    PyObject *a = args[i], *k;
-    stack[i] = a;
+    PyObject *a = args[i], *buffer = a, *k;
     if (is_tensor(a)) {
-      k = at(a, core.key), stack[i] = at(a, core.a);
-      if (!k || !stack[i] || !is_array(stack[i])) return call_slow(s, args);
-      if (at(a, core.tape) != Py_None) recording = true;
+      PyObject* tape = at(a, core.tape);
+      k = at(a, core.key), buffer = at(a, core.a);
+      if (!k || !buffer || !tape || !at(a, core.index) || !is_array(buffer)) return call_slow(s, args);
+      if (tape != Py_None) recording = true;
     } else if (a == Py_None) {
       k = core.key_none;
     } else if (Py_TYPE(a) == &PyFloat_Type) {
@@ -288,6 +325,7 @@ PyObject* site_call(PyObject* self, PyObject* const* args, size_t nargsf, PyObje
     } else {
       return call_slow(s, args);
     }
+    held.add(buffer);
     PyTuple_SET_ITEM(key.o, 1 + i, Py_NewRef(k));
   }
   for (int i = 0, k = 1 + n; i < s->attrs; i++) {
@@ -298,7 +336,7 @@ PyObject* site_call(PyObject* self, PyObject* const* args, size_t nargsf, PyObje
   if (!policy.o) return nullptr;
   PyObject* first = PyDict_GetItemWithError(at(policy.o, core.table), key.o);
   if (!first) {
-    if (PyErr_Occurred()) PyErr_Clear();  // an attribute that cannot be part of a key: the slow path says so
+    if (PyErr_Occurred() && !unhashable()) return nullptr;  // the slow path says that it cannot be part of a key
     return call_slow(s, args);
   }
   Held entry(Py_NewRef(first));
@@ -317,6 +355,7 @@ PyObject* site_call(PyObject* self, PyObject* const* args, size_t nargsf, PyObje
 
   PyObject* out_keys = at(entry.o, core.out_keys);
   const int produced = (int)PyTuple_GET_SIZE(out_keys);
+  if (produced < s->least) return call_slow(s, args);  // a meta that gives fewer outputs than the schema
   Held outs(nullptr);
   PyObject* const* out = nullptr;
   if (at(entry.o, core.allocates) == Py_True) {
@@ -325,6 +364,8 @@ PyObject* site_call(PyObject* self, PyObject* const* args, size_t nargsf, PyObje
     if (PyTuple_Check(outs.o)) {
       if (PyTuple_GET_SIZE(outs.o) != produced) return call_slow(s, args);
       out = &PyTuple_GET_ITEM(outs.o, 0);
+    } else if (produced != 1) {
+      return call_slow(s, args);
     } else {
       out = &outs.o;
     }
@@ -349,7 +390,8 @@ PyObject* site_call(PyObject* self, PyObject* const* args, size_t nargsf, PyObje
   if (recording && s->differentiable) {
     Held enabled(context_value(core.grad));
     if (!enabled.o) return nullptr;
-    if (enabled.o == Py_True && !(node.o = make_node(s, args, stack, out, out_keys))) return nullptr;
+    const int on = PyObject_IsTrue(enabled.o);
+    if (on < 0 || (on && !(node.o = make_node(s, args, stack, out, out_keys)))) return nullptr;
   }
   PyObject* tape = node.o ? node.o : Py_None;
   if (s->visible == 1) return wrap(out[0], PyTuple_GET_ITEM(out_keys, 0), tape, core.zero);
@@ -371,7 +413,7 @@ PyObject* restore(PyObject*, PyObject* const* args, Py_ssize_t count) {
   PyObject* node = args[0];
   if (!ready || Py_TYPE(node) != core.node) Py_RETURN_NONE;
   PyObject *saved = at(node, core.saved), *keys = at(node, core.keys);
-  if (!PyTuple_CheckExact(saved) || !PyTuple_CheckExact(keys)) Py_RETURN_NONE;
+  if (!saved || !keys || !PyTuple_CheckExact(saved) || !PyTuple_CheckExact(keys)) Py_RETURN_NONE;
   const uint64_t age = PyLong_AsUnsignedLongLong(at(node, core.seq));
   const Py_ssize_t n = (Py_ssize_t)as_int(args[1]);
   if (PyErr_Occurred()) return nullptr;
@@ -414,9 +456,11 @@ PyObject* call_site(PyObject*, PyObject* const* a, Py_ssize_t n) {
   s->inputs = (int)inputs, s->attrs = (int)attrs, s->key_attrs = (int)as_int(a[7]), s->visible = (int)as_int(a[8]);
   s->simple = as_bool(a[9]) && inputs + attrs <= MAX_ARGS && wants <= MAX_ARGS;
   s->differentiable = as_bool(a[10]), s->wants = s->simple ? (int)wants : 0;
+  s->least = s->visible;
   for (int i = 0; i < s->wants; i++) {
     PyObject* pair = PyTuple_GET_ITEM(a[11], i);
     s->want[i] = Want{(Kind)as_int(PyTuple_GET_ITEM(pair, 0)), (int)as_int(PyTuple_GET_ITEM(pair, 1))};
+    if (s->want[i].kind == OUTPUT) s->least = std::max(s->least, s->want[i].at + 1);
   }
   if (PyErr_Occurred()) {
     Py_DECREF(s);

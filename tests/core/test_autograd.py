@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import spiral as sp
-from spiral.errors import AutogradError, ShapeError
+from spiral.errors import ArgumentError, AutogradError, ShapeError
 
 
 def leaf(values):
@@ -178,3 +178,26 @@ def test_value_and_grad_of_nested_structures():
     value, grads = sp.value_and_grad(lambda p: (p["w"] * p["list"][0]).sum())(params)
     assert value.item() == 6.0
     assert grads["w"].tolist() == [3.0] and grads["list"][0].tolist() == [2.0]
+
+
+def test_gradients_of_two_leaves_are_tensors_of_their_own():
+    a, b, given = leaf([1.0, 2.0]), leaf([3.0, 4.0]), sp.ones(2)
+    (a + b).backward(given)
+    a.grad[0] = 9.0
+    a.grad *= 2.0
+    given += 5.0
+    assert a.grad.tolist() == [18.0, 2.0] and b.grad.tolist() == [1.0, 1.0]
+    ga, gb = sp.grad(lambda x, y: (x + y).sum(), argnums=(0, 1))(sp.ones(2), sp.ones(2))
+    ga += 1.0
+    assert gb.tolist() == [1.0, 1.0]
+    c = leaf([1.0])
+    seed = sp.ones(1)
+    c.backward(seed)
+    seed[0] = 7.0
+    assert c.grad.tolist() == [1.0] and c.grad is not seed
+
+
+def test_a_gradient_that_is_no_tensor_is_a_typed_error():
+    x = leaf([1.0, 2.0])
+    with pytest.raises(ArgumentError, match="must be a Tensor; received ndarray"):
+        (x * 2.0).backward(np.ones(2, np.float32))

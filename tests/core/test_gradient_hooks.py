@@ -55,6 +55,33 @@ def test_a_removed_hook_is_not_called():
     assert x.grad.tolist() == [2.0]
 
 
+def test_a_hook_of_a_leaf_that_takes_itself_away_hides_no_other():
+    x = leaf([1.0])
+    seen = []
+
+    def once(gradient):
+        seen.append("once")
+        handle.remove()
+
+    handle = x.register_hook(once)
+    x.register_hook(lambda g: seen.append("always"))
+    for _ in range(2):
+        (x * 2.0).sum().backward()
+    assert seen == ["once", "always", "always"]
+
+
+def test_a_leafs_hook_that_raises_leaves_every_leaf_as_it_was():
+    a, b, c = leaf([1.0]), leaf([2.0]), leaf([3.0])
+    handles = [t.register_hook(lambda g: 1 / 0) for t in (b,)]
+    y = (a * b * c).sum()
+    with pytest.raises(ZeroDivisionError):
+        y.backward()
+    assert a.grad is None and b.grad is None and c.grad is None
+    handles[0].remove()
+    y.backward()
+    assert (a.grad.tolist(), b.grad.tolist(), c.grad.tolist()) == ([6.0], [3.0], [2.0])
+
+
 def test_what_a_hook_returns_is_checked():
     x = leaf([1.0])
     y = x * 2.0

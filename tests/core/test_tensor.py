@@ -66,6 +66,17 @@ def test_slices_share_memory_but_nobody_can_see_it():
     assert y.tolist() == [1.0, 2.0] and x.tolist()[1] == 100.0
 
 
+def test_plus_x_is_another_tensor():
+    x = sp.ones(2).requires_grad_()
+    (+x * 3.0).sum().backward()
+    assert x.grad.tolist() == [3.0, 3.0]
+    x = sp.ones(2)
+    y = +x
+    y += 1.0
+    y[0] = 7.0
+    assert x.tolist() == [1.0, 1.0] and y.tolist() == [7.0, 2.0]
+
+
 @pytest.mark.parametrize(
     "index", [(0,), (slice(1, None), -1), (Ellipsis, None, 2), ([0, 2], 1), (np.array([True, False, True]),)]
 )
