@@ -383,7 +383,7 @@ def _seed(root: Any, gradient: Any) -> Any:
             raise ArgumentError(f"backward: the gradient must be a Tensor; received {type(gradient).__name__}.")
         if gradient.shape != root.shape:
             raise ShapeError(f"backward: the gradient must have the shape {root.shape}; received {gradient.shape}.")
-        return gradient
+        return gradient if gradient.dtype is root.dtype else F.astype(gradient, root.dtype)
     if root.size != 1:
         raise AutogradError(
             f"backward: a tensor of shape {root.shape} needs an explicit gradient; reduce it to a scalar first."

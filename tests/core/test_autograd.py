@@ -201,3 +201,10 @@ def test_a_gradient_that_is_no_tensor_is_a_typed_error():
     x = leaf([1.0, 2.0])
     with pytest.raises(ArgumentError, match="must be a Tensor; received ndarray"):
         (x * 2.0).backward(np.ones(2, np.float32))
+
+
+def test_a_given_gradient_takes_the_dtype_of_its_tensor():
+    x = leaf([1.0, 2.0])
+    x.backward(sp.ones(2, dtype=sp.float64))
+    x.backward(sp.asarray([2, 3]))
+    assert x.grad.dtype is sp.float32 and x.grad.tolist() == [3.0, 4.0]
