@@ -215,7 +215,7 @@ def bind(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], pol: Policy) -> 
         if kernel.cap.where is None:
             assert first is not None
             return first
-    if op.decompose is not None:
+    if op.decompose is not None and not (first is not None and pol.fallback == "error"):
         if pol.fallback == "error":
             raise CapabilityError(
                 f"{op.name}: no kernel can run and SPIRAL_FALLBACK=error forbids its decomposition.\n" + _table(rows)

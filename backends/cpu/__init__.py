@@ -26,7 +26,7 @@ WITH_POSITION = Cap(dtypes=(float32,), integers=(int32,))
 
 
 def _last_axis(x: Any, *rest: Any) -> bool:
-    return rest[-1] in (-1, x.ndim - 1)
+    return isinstance(rest[-1], int) and rest[-1] in (-1, x.ndim - 1)
 
 
 LAST_AXIS = Cap(dtypes=(float32,), where=_last_axis, where_text="takes the last axis only")

@@ -5,6 +5,7 @@ import pytest
 import spiral as sp
 from spiral.backend import Cap, DeviceInfo, Kernel, Unavailable
 from spiral.backends_registry import register_backend, unregister_backend
+from spiral.dispatch import clear_tables
 from spiral.errors import CapabilityError, DTypeError, RegistryError
 
 
@@ -127,3 +128,19 @@ def test_wrong_argument_types_are_typed_errors():
         sp.exp("text")
     with pytest.raises((DTypeError, CapabilityError)):
         sp.embedding(sp.ones((3, 2)), sp.ones(2))
+
+
+def test_strict_fallback_lets_a_guarded_kernel_run_and_forbids_only_the_decomposition():
+    if sp.explain("softmax", sp.ones((2, 3))).chosen.backend != "cpu":
+        pytest.skip("the guarded kernel is a C++ one, and there are none here")
+    kernels = sp.backends()["numpy"].kernels
+    held = kernels.pop("softmax")
+    clear_tables()
+    try:
+        with sp.prefer(fallback="error"):
+            assert sp.softmax(sp.ones((2, 3)), axis=-1).shape == (2, 3)
+            with pytest.raises(CapabilityError, match="takes the last axis only"):
+                sp.softmax(sp.ones((2, 3)), axis=0)
+    finally:
+        kernels["softmax"] = held
+        clear_tables()
