@@ -355,9 +355,9 @@ def _check_mutation(op: Op, args: tuple[Any, ...]) -> None:
 
 def _better_error(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], error: Exception) -> Exception:
     """The op's own error for a call that its kernel refused, else the kernel's."""
+    call_meta(op, args, attrs)  # raises the typed error when shapes, dtypes or attributes are at fault
     if isinstance(error, SpiralError):
         return error
-    call_meta(op, args, attrs)  # raises the typed error when shapes or dtypes are at fault
     text = str(error) if str(error).startswith(f"{op.name}:") else f"{op.name}: {error}"
     return IndexingError(text) if isinstance(error, IndexError) else ArgumentError(text)
 

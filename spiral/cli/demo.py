@@ -84,7 +84,8 @@ def _demo(arguments: argparse.Namespace, config: TrainConfig, console: Console) 
         console.print(note, markup=False)
     console.print("sample:\n" + "\n".join("  | " + line for line in result["sample"].splitlines()), markup=False)
     _export_and_check(prepared, result["bits_per_byte"], console)
-    console.print(f"files: {', '.join(sorted(p.name for p in Path(config.run.out).iterdir() if p.is_file()))}")
+    files = sorted(p.name for p in Path(config.run.out).iterdir() if p.is_file() and p.suffix != ".lock")
+    console.print(f"files: {', '.join(files)}")
     return 0
 
 

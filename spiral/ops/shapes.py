@@ -58,7 +58,7 @@ def axes_of(name: str, axis: Any, ndim: int) -> tuple[int, ...]:
     """
     if axis is None:
         return tuple(range(ndim))
-    given = (axis,) if isinstance(axis, int) else tuple(axis)
+    given = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
     out = []
     for a in given:
         if not isinstance(a, int) or isinstance(a, bool) or not -ndim <= a < ndim:

@@ -133,6 +133,7 @@ WRONG_CALLS = [
     ("f.scaled_dot_product_attention(x(), x(), x(), is_causal='x')", ArgumentError, "is_causal must be True or False"),
     ("f.kl_div(x(), x(), log_target=x(300))", ArgumentError, "kl_div: log_target must be True or False"),
     ("f.softmax(x(), axis=True)", ArgumentError, "softmax: axis must be in [-2, 1] for 2 axes; received True"),
+    ("f.softmax(x(), axis=1.5)", ArgumentError, "softmax: axis must be in [-2, 1] for 2 axes; received 1.5"),
     ("f.softmax(x(), axis=x(300))", ArgumentError, "softmax: axis must be"),
     ("f.gelu(x(), approximate='erf')", ArgumentError, "gelu: approximate must be 'none' or 'tanh'; received 'erf'"),
     ("f.leaky_relu([1.0])", DTypeError, "leaky_relu: x must be a Tensor"),
