@@ -12,44 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_run import TEXT, trained, weights
 
 import spiral as sp
 from spiral.errors import ConfigError, DataError, FormatError, SaveError, TrainingError
-from spiral.models.files import weight_arrays
 from spiral.train import Callback, StepRecord, TimeBudget, TrainConfig, Trainer, prepare, run_training
 from spiral.train.checkpoint import Checkpoint, flatten, list_checkpoints, load_checkpoint, save_checkpoint, unflatten
 from spiral.train.metrics import MetricsFile, sparkline
-from spiral.train.run import Prepared
 from spiral.train.trainer import Interrupted
-
-TEXT = "".join(f"line {i}: the cat number {i % 7} sat on mat {i % 5}.\n\n" for i in range(300))
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> TrainConfig:
-    (tmp_path / "text.txt").write_text(TEXT)
-    return TrainConfig.from_dict(
-        {
-            "model": {"context_length": 16, "n_layer": 1, "n_head": 2, "n_kv_head": 1, "dim": 16, "ffn_dim": 32,
-                      "dropout": 0.1},
-            "data": {"path": str(tmp_path / "text.txt"), "vocab_size": 270},
-            "optim": {"warmup_steps": 5, "lr": 1e-2},
-            "run": {
-                "out": str(tmp_path / "run"), "steps": 12, "batch_size": 4,
-                "eval_every": 0, "checkpoint_every": 5, "keep": 3,
-            },
-        }
-    )  # fmt: skip
-
-
-def weights(prepared: Prepared) -> dict[str, np.ndarray]:
-    return {name: a.copy() for name, a in weight_arrays(prepared.trainer.model).items()}
-
-
-def trained(config: TrainConfig, *, resume: bool = False, callbacks: tuple[Callback, ...] = ()) -> Prepared:
-    prepared = prepare(config, resume=resume, callbacks=callbacks)
-    prepared.trainer.fit()
-    return prepared
 
 
 def assert_same_bits(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
