@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, overload
 
+from spiral import dispatch
 from spiral.errors import RegistryError, received
-from spiral.plugin.events import ANY, BUILT_IN, Custom, PluginEvent, check_custom_name
+from spiral.observation import Shapes
+from spiral.plugin.events import ANY, BUILT_IN, BackendChanged, Custom, PluginEvent, TensorOp, check_custom_name
 from spiral.plugin.listeners import EventQueue, JsonlSink, Recorder
 from spiral.registry import Addition, noted
 
@@ -398,3 +400,16 @@ def _publishing_above() -> bool:
 
 event_bus = EventBus()
 """The bus of this process; the trainer, the dispatcher and the global plugin registry publish here."""
+
+
+def _publish_op(name: str, inputs: Shapes, outputs: Shapes, backend: str) -> None:
+    event_bus.publish(TensorOp(name, inputs, outputs, backend))
+
+
+def _publish_choice(backend: str, name: str, previous: str) -> None:
+    event_bus.publish(BackendChanged(backend, name, previous))
+
+
+# the core tells of ops and choices only while somebody listens
+event_bus.on_interest(TensorOp, lambda heard: dispatch.observe_ops(_publish_op if heard else None))
+event_bus.on_interest(BackendChanged, lambda heard: dispatch.observe_choices(_publish_choice if heard else None))

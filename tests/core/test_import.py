@@ -96,7 +96,8 @@ MAY_USE = {
     "data": ("io",),  # whole files or none
     "text": ("io",),
     "models": ("nn", "io", "text"),
-    "train": ("nn", "optim", "data", "text", "io", "models"),
+    "plugin": (),
+    "train": ("nn", "optim", "data", "text", "io", "models", "plugin"),  # which publishes events
     "testing": (),
     "cli": EVERY_PACKAGE,
 }
