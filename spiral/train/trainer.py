@@ -30,6 +30,7 @@ from spiral.train.evaluate import Evaluation, evaluate
 from spiral.train.lock import run_lock
 from spiral.train.metrics import MetricsFile
 from spiral.train.precision import MixedPrecision
+from spiral.train.publishing import Publisher
 from spiral.train.schedule import learning_rate
 from spiral.train.signals import StopRequest, stop_requested
 
@@ -100,6 +101,7 @@ class Trainer:
         seconds: Time that they took.
         folder: Where metrics and checkpoints go: `config.run.out`.
         last_evaluation: The newest evaluation, if any.
+        publisher: Tells the process's event bus of the run; see `spiral.plugin.events`.
 
     Raises:
         DataError: The text is shorter than one window of the context.
@@ -170,6 +172,7 @@ class Trainer:
                 )
             self.callbacks.insert(0, self.early_stopping)
         self.stopped: str | None = None
+        self.publisher = Publisher()
 
     # ------------------------------------------------------------ the loop
     def fit(self) -> None:
@@ -184,10 +187,12 @@ class Trainer:
         with run_lock(self.folder):
             self.metrics.keep_up_to(self.step)
             self._tell("on_start")
+            self.publisher.training_started(self.config.run.steps)
             with stop_requested() as request:
                 while self.step < self.config.run.steps and self.stopped is None:
                     self._advance(request)
             self._tell("on_end")
+            self.publisher.training_ended(self.step)
 
     def stop(self, reason: str) -> None:
         """End the run after this step as if it were its last; for callbacks."""
@@ -195,6 +200,7 @@ class Trainer:
 
     def _advance(self, request: StopRequest) -> None:
         """One step, and what is due after it."""
+        self.publisher.step_begins(self.loader.epoch)
         try:
             record = self.train_step()
         except TrainingError as error:
@@ -202,6 +208,7 @@ class Trainer:
             raise
         self.metrics.add("step", record.__dict__)
         self._tell("on_step", record)
+        self.publisher.step_ended(record, self.loader.epoch)
         run = self.config.run  # a callback may have changed it
         if _is_due(self.step, run.eval_every) or self.step == run.steps:
             self.evaluate()
@@ -285,6 +292,7 @@ class Trainer:
         self.last_evaluation = found
         self.metrics.add("evaluation", {"step": self.step, "loss": found.loss, "bits_per_byte": found.bits_per_byte})
         self._tell("on_evaluation", found)
+        self.publisher.evaluated(self.step, found)
 
     # ------------------------------------------------------------ weights
     @contextmanager
@@ -348,6 +356,7 @@ class Trainer:
             "callbacks": {type(c).__name__: c.state_dict() for c in self.callbacks if c.state_dict()},
             "stopped": self.stopped,
             "loader": self.loader.state_dict(),
+            "epochs": self.publisher.state_dict(),
             "random": sp.random.get_state(),
             "seconds": self.seconds,
             "fingerprint": self.fingerprint,
@@ -359,6 +368,7 @@ class Trainer:
             keep=self.config.run.keep,
         )
         self._tell("on_checkpoint", path)
+        self.publisher.checkpoint_saved(self.step, path)
         return path
 
     def resume(self, path: str | Path | None = None) -> None:
@@ -400,6 +410,9 @@ class Trainer:
             self.ema.load_state_dict(tensors["ema"])
         self.precision.load_state_dict(saved.state["precision"])
         self.loader.load_state_dict(saved.state["loader"])
+        at = saved.state["loader"]  # checkpoints of 0.1.0 do not hold the epoch's losses
+        begun = {"started": at["epoch"] + (at["position"] > 0), "loss": 0.0, "steps": 0}
+        self.publisher.load_state_dict(saved.state.get("epochs", begun))
         sp.random.set_state(saved.state["random"])
         for callback in self.callbacks:
             if type(callback).__name__ in saved.state["callbacks"]:
