@@ -110,9 +110,10 @@ class FolderSource:
             if error.errno == errno.ELOOP:
                 raise UntrustedError(f"{path}: is a symbolic link; a marketplace holds files themselves.") from error
             raise MarketplaceError(f"{path}: cannot be read: {error.strerror}.") from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise UntrustedError(f"{path}: is no regular file.")
         with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise UntrustedError(f"{path}: is no regular file.")
             yield file
 
     def read(self, name: str, limit: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,9 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-pytest.importorskip("cryptography", reason="the marketplace's signatures need cryptography (extra `marketplace`)")
-
-from wheels import make_wheel
+from tiny_wheels import make_wheel
 
 from spiral.plugin.marketplace import Index, Marketplace, PrivateKey, build_index, generate_key, write_index
 
@@ -36,17 +35,21 @@ def other_key(tmp_path_factory: pytest.TempPathFactory) -> PrivateKey:
     return PrivateKey.load(path)
 
 
-@pytest.fixture
-def repository(tmp_path: Path, key: PrivateKey) -> Path:
-    """metrics 1.4 and 2.1; dashboard 1.1, which needs metrics<2; trainer 2.0, which needs metrics>=2."""
-    folder = tmp_path / "repository"
-    folder.mkdir()
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, key: PrivateKey) -> Path:
+    folder = tmp_path_factory.mktemp("built")
     make_wheel(folder, "metrics", "1.4", declared={"capabilities": ["Telemetry"]})
     make_wheel(folder, "metrics", "2.1", declared={"capabilities": ["Telemetry", "Custom:Counter"]})
     make_wheel(folder, "dashboard", "1.1", requires=["tiny-metrics<2"], summary="Shows what metrics counts.")
     make_wheel(folder, "trainer", "2.0", declared={"dependencies": [{"id": "metrics", "versions": ">=2"}]})
     build_index(folder, key, name="tests")
     return folder
+
+
+@pytest.fixture
+def repository(tmp_path: Path, built: Path) -> Path:
+    """metrics 1.4 and 2.1; dashboard 1.1, which needs metrics<2; trainer 2.0, which needs metrics>=2."""
+    return Path(shutil.copytree(built, tmp_path / "repository"))
 
 
 @pytest.fixture

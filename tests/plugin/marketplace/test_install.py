@@ -11,11 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from wheels import make_wheel
+from tiny_wheels import make_wheel
 
 from spiral.plugin.dependencies import DependencyError
 from spiral.plugin.marketplace import InstallError, MarketplaceError, UntrustedError, build_index
 from spiral.plugin.marketplace.environment import Environment
+
+pytest.importorskip("cryptography", reason="signatures need cryptography (extra `marketplace`)")
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +69,7 @@ def test_plugin_is_installed_with_what_it_needs_found_upgraded_verified_and_remo
     assert plugins(environment) == {} and market.verify(environment).checked == ()
 
 
+@pytest.mark.slow
 def test_upgrade_of_one_leaves_others_as_they_are(market, repository, key, environment):
     make_wheel(repository, "clock", "1")
     build_index(repository, key)
@@ -111,6 +114,7 @@ def test_pip_that_cannot_resolve_is_reported_with_nothing_changed(market, reposi
     assert plugins(environment) == {} and state_of(market) is None
 
 
+@pytest.mark.slow
 def test_wheel_for_another_platform_is_reported(market, repository, key, environment):
     make_wheel(repository, "native", "1", tag="cp311-cp311-win32" if sys.platform != "win32" else "cp311-cp311-any")
     build_index(repository, key)
@@ -170,6 +174,7 @@ def test_withdrawn_and_replaced_versions_are_found(market, repository, key, envi
     assert market.verify(environment, with_index=False).ok
 
 
+@pytest.mark.slow
 def test_plugin_that_pip_removed_behind_our_back_is_found_and_can_be_removed(market, environment):
     market.install(["metrics<2"], environment, offline=True)
     pip = [sys.executable, "-m", "pip", "--python", environment, "uninstall", "-q", "-y", "tiny-metrics"]
@@ -179,6 +184,7 @@ def test_plugin_that_pip_removed_behind_our_back_is_found_and_can_be_removed(mar
     assert json.loads(state_of(market) or "").popitem()[1] == {}
 
 
+@pytest.mark.slow
 def test_plugin_that_was_installed_without_the_marketplace_counts(market, repository, environment):
     wheel = repository / "tiny_dashboard-1.1-py3-none-any.whl"
     pip = [sys.executable, "-m", "pip", "--python", environment, "install", "-q", "--no-deps", str(wheel)]
