@@ -109,7 +109,8 @@ def _entry(path: Path, wheel: WheelInfo, owners: dict[str, str]) -> Entry:
         if required.url is not None:
             raise MarketplaceError(f"{path.name}: Requires-Dist: {text}: an address is no dependency.")
         id = owners.get(canonicalize_name(required.name))
-        if id is not None and not (required.marker and "extra" in str(required.marker)):
+        only_extra = required.marker and "extra" in str(required.marker) and not required.marker.evaluate({"extra": ""})
+        if id is not None and not only_extra:
             needed[id] = {"id": id, "versions": str(required.specifier)}
     declared = wheel.declared
     if isinstance(declared.get("dependencies", []), list):  # else `from_json` tells

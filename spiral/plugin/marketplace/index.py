@@ -135,6 +135,8 @@ def check_artifact_name(entry: Entry) -> None:
         name, version, _, _ = parse_wheel_filename(entry.artifact)
     except InvalidWheelFilename as error:
         raise MarketplaceError(f"{where}: is no wheel's name: {error}") from error
+    if name == "spiral":
+        raise MarketplaceError(f"{where}: spiral itself is no plugin.")
     if name != canonicalize_name(entry.distribution) or version != parse_version(entry.version, entry.id):
         raise MarketplaceError(f"{where}: expected the wheel of {entry.distribution} {entry.version}.")
 

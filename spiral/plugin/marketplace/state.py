@@ -69,8 +69,9 @@ class State:
             raise UntrustedError(
                 f"{location}: there are two different indexes of {name!r} with the serial number {serial}."
             )
-        names[location], serials[name] = name, {"serial": serial, "sha256": sha256}
-        self._write(SEEN, seen)
+        if location not in names or last is None or serial != last["serial"]:
+            names[location], serials[name] = name, {"serial": serial, "sha256": sha256}
+            self._write(SEEN, seen)
 
     def forget(self, location: str) -> None:
         """Forgets which marketplace a location has; what was seen of each marketplace stays."""

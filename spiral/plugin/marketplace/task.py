@@ -100,8 +100,11 @@ class Task:
         fetched = {}
         for entry in entries:
             path = self.folder / entry.artifact
-            with path.open("xb") as file:
-                digest = self.market.source.fetch(entry.artifact, entry.size, file)
+            try:
+                with path.open("xb") as file:
+                    digest = self.market.source.fetch(entry.artifact, entry.size, file)
+            except OSError as error:
+                raise MarketplaceError(f"{entry.artifact}: cannot be copied: {error.strerror}.") from error
             if digest != entry.sha256:
                 raise UntrustedError(
                     f"{self.market.source.location}/{entry.artifact}: expected SHA-256 {entry.sha256}; "
@@ -122,7 +125,7 @@ class Task:
         for entry, (_, wheel) in fetched.items():
             _check_distributions(entry, wheel, fixed, self.index, self.before)
         constraints = self.folder / "constraints.txt"
-        constraints.write_text("".join(f"{name}=={version}\n" for name, version in sorted(fixed.items())))
+        constraints.write_text(_constraints(self.index, fixed))
         # the fragment lets pip check the hash once more, as it reads
         files = [f"{path.as_uri()}#sha256={entry.sha256}" for entry, (path, _) in fetched.items()]
         options = ["--no-index"] if offline else []
@@ -237,6 +240,13 @@ def _fixed(index: Index, entries: Sequence[Entry], contents: Contents) -> dict[s
     return fixed | {canonical(e.distribution): e.version for e in entries}
 
 
+def _constraints(index: Index, fixed: Mapping[str, str]) -> str:
+    """The same for pip, which also meets requirements of requirements; what is not chosen has no version at all."""
+    ours = {canonical(e.distribution) for e in index.entries()} | {"spiral"}
+    absent = [f"{name}===only-from-the-marketplace\n" for name in sorted(ours - set(fixed))]
+    return "".join([f"{name}=={version}\n" for name, version in sorted(fixed.items())] + absent)
+
+
 def _check_distributions(
     entry: Entry, wheel: WheelInfo, fixed: Mapping[str, str], index: Index, contents: Contents
 ) -> None:
@@ -245,6 +255,17 @@ def _check_distributions(
     from packaging.requirements import Requirement as Distribution
 
     ours = {canonical(e.distribution): e.id for e in index.entries()} | {"spiral": "spiral"}
+    machine = {
+        "extra": "",
+        "python_version": contents.python.rpartition(".")[0],
+        "python_full_version": contents.python,
+    }
+    there = contents.distributions.get(canonical(entry.distribution))
+    if there is not None and not there.plugins:
+        raise UntrustedError(
+            f"{entry.id} {entry.version} would replace {entry.distribution} {there.version}, which is no plugin; "
+            "nothing was installed."
+        )
     for text in wheel.requires_dist:
         try:
             required = Distribution(text)
@@ -253,13 +274,13 @@ def _check_distributions(
         if required.url is not None:
             raise UntrustedError(f"{entry.artifact}: needs {received(text)}, an address; nothing was installed.")
         name = canonical(required.name)
-        if name not in ours or (required.marker is not None and "extra" in str(required.marker)):
+        if name not in ours or (required.marker is not None and not required.marker.evaluate(machine)):
             continue
         if name not in fixed or not satisfies(fixed[name], str(required.specifier)):
-            there = f"{name} {fixed[name]}" if name in fixed else "none"
+            present = f"{name} {fixed[name]}" if name in fixed else "none"
             raise DependencyError(
                 f"{entry.id} {entry.version} needs the distribution {required.name} {required.specifier}; "
-                f"there is {there}, and pip may not fetch what is {ours[name]!r} here from elsewhere; "
+                f"there is {present}, and pip may not fetch what is {ours[name]!r} here from elsewhere; "
                 "nothing was installed."
             )
 

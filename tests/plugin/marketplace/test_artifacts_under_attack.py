@@ -189,6 +189,41 @@ def test_address_in_the_requirements_of_a_wheel_is_refused(market, repository, k
         market.install(["metrics"])
 
 
+@pytest.mark.parametrize("marker", ["", "; python_version>'3'", "; python_version>'3' or extra=='x'", "; extra==''"])
+@pytest.mark.parametrize("distribution", ["tiny-secret", "Tiny_Secret"])
+def test_distribution_that_the_index_has_is_never_left_to_pip_whatever_its_marker_says(
+    market, repository, key, republish, marker, distribution
+):
+    make_wheel(repository, "secret", "1")
+    make_wheel(repository, "clock", "1", requires=[f"{distribution}{marker}"])
+    index = build_index(repository, key)
+    clock = replace(index.plugins["clock"]["1"], requirements=())  # a publisher who does not say that it needs it
+    republish(repository, plugins={**index.plugins, "clock": {"1": clock}})
+    with pytest.raises(ValueError, match="pip may not fetch what is 'secret' here from elsewhere"):
+        market.install(["clock"])
+
+
+def test_distribution_of_an_extra_that_nobody_asked_for_does_not_count(market, repository, key):
+    make_wheel(repository, "secret", "1")
+    make_wheel(repository, "clock", "1", requires=["tiny-secret; extra=='x'"])
+    assert build_index(repository, key).plugins["clock"]["1"].requirements == ()
+    with pytest.raises(AssertionError, match="pip was called"):
+        market.install(["clock"])
+
+
+def test_plugin_cannot_replace_a_distribution_that_is_none(market, repository, key):
+    make_wheel(repository, "clock", "99", distribution="packaging")
+    build_index(repository, key)
+    with pytest.raises(UntrustedError, match="would replace packaging .* which is no plugin"):
+        market.install(["clock"])
+
+
+def test_plugin_cannot_be_spiral_itself(repository, key):
+    make_wheel(repository, "clock", "99", distribution="Spiral")
+    with pytest.raises(MarketplaceError, match="spiral itself is no plugin"):
+        build_index(repository, key)
+
+
 # ---------------------------------------------------------------- servers
 def test_marketplace_is_served_over_http(served, repository, at, tmp_path):
     with served(files_of(repository)) as address:

@@ -71,12 +71,12 @@ def test_plugin_is_installed_with_what_it_needs_found_upgraded_verified_and_remo
 
 @pytest.mark.slow
 def test_upgrade_of_one_leaves_others_as_they_are(market, repository, key, environment):
-    make_wheel(repository, "clock", "1")
+    make_wheel(repository, "clock", "1+local.2")
     build_index(repository, key)
     market.install(["metrics<2", "clock"], environment, offline=True)
     make_wheel(repository, "clock", "2")
     build_index(repository, key)
-    assert [str(c) for c in market.upgrade(["clock"], environment, offline=True).changes] == ["clock 1 → 2"]
+    assert [str(c) for c in market.upgrade(["clock"], environment, offline=True).changes] == ["clock 1+local.2 → 2"]
     assert plugins(environment) == {"tiny-metrics": "1.4", "tiny-clock": "2"}
     with pytest.raises(MarketplaceError, match="'trainer': was not installed"):
         market.upgrade(["trainer"], environment)
@@ -139,6 +139,27 @@ def test_pip_never_looks_elsewhere_for_what_is_the_marketplaces_or_spirals_own(
     with pytest.raises(DependencyError, match="may not fetch|needs the distribution"):
         market.install(["confused"], environment)
     assert plugins(environment) == {}
+
+
+def test_ordinary_dependency_is_pips_and_may_not_bring_a_namesake_of_a_plugin(
+    market, repository, key, environment, monkeypatch, tmp_path
+):
+    elsewhere = tmp_path / "elsewhere"  # stands for the place where pip looks
+    elsewhere.mkdir()
+    none = {"entry_points": ""}
+    make_wheel(elsewhere, "plain", "1", distribution="tiny-plain", **none)
+    make_wheel(elsewhere, "sly", "1", distribution="tiny-sly", requires=["tiny-secret"], **none)
+    make_wheel(elsewhere, "secret", "99", distribution="tiny-secret", **none)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(elsewhere))
+    make_wheel(repository, "secret", "1")
+    make_wheel(repository, "clock", "1", requires=["tiny-plain"])
+    make_wheel(repository, "bell", "1", requires=["tiny-sly"])
+    build_index(repository, key)
+    market.install(["clock"], environment, offline=True)
+    assert plugins(environment) == {"tiny-plain": "1", "tiny-clock": "1"}
+    with pytest.raises(InstallError, match="(?s)tiny-secret.*No plugin was changed"):
+        market.install(["bell"], environment, offline=True)
+    assert plugins(environment) == {"tiny-plain": "1", "tiny-clock": "1"}
 
 
 def test_changed_missing_and_forged_files_are_found(market, environment):
