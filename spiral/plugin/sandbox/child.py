@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import platform
@@ -97,13 +96,16 @@ class Child:
             "open_files": limits.open_files,
             "network": int(limits.network),
         }
-        launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), json.dumps(kernel_limits)]
+        given = [f"{name}={value}" for name, value in kernel_limits.items()]
+        launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), *given, "--"]
         environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "LANG": "C.UTF-8",
             "HOME": self.folder,
             "TMPDIR": self.folder,
-            "OPENBLAS_NUM_THREADS": "1",  # each thread of BLAS reserves tens of MiB of the address space
+            # each thread of BLAS, and each arena of malloc, reserves tens of MiB of the address space
+            "OPENBLAS_NUM_THREADS": "1",
+            "MALLOC_ARENA_MAX": "1",
             **env,
         }
         try:

@@ -1,21 +1,21 @@
 """Takes everything away that a sandboxed plugin shall not have, then becomes the plugin's program.
 
-Run by path in an isolated interpreter: ``python -I -S launch.py LIMITS PROGRAM ARGUMENT...``, LIMITS as JSON. Doing
+Run by path in an isolated interpreter: ``python -I -S launch.py cpu_seconds=300 ... -- PROGRAM ARGUMENT...``. Doing
 this in a program of its own keeps Python code out of the moment between fork and exec, where it may not run in a
-process with threads.
+process with threads. It imports little: with json, pathlib and typing a start takes 50 ms instead of 25.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import resource
 import signal
 import sys
-from pathlib import Path
-from types import ModuleType
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 FAILED = 125
 """Exit status: a limit could not be set, or the program not be run; the reason stands on standard error."""
@@ -25,10 +25,10 @@ _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _CLEAR_ALL = 24, 47, 4
 _CAPABILITY_VERSION = 0x20080522
 
 
-def _without_init(name: str, folder: Path) -> None:
+def _without_init(name: str, folder: str) -> None:
     """Makes a package importable without running its ``__init__``, which would import NumPy and more."""
-    module = ModuleType(name)
-    module.__path__ = [str(folder)]
+    module = type(sys)(name)
+    module.__path__ = [folder]
     sys.modules[name] = module
 
 
@@ -69,10 +69,12 @@ def main(arguments: list[str]) -> NoReturn:
     """Sets the limits and becomes the program."""
     doing = "read its arguments"
     try:
-        limits, command = json.loads(arguments[0]), arguments[1:]
-        here = Path(__file__).resolve().parent
-        _without_init("spiral", here.parents[1])
-        _without_init("spiral.plugin", here.parent)
+        end = arguments.index("--")
+        limits = {name: int(value) for name, _, value in (a.partition("=") for a in arguments[:end])}
+        command = arguments[end + 1 :]
+        here = os.path.dirname(os.path.realpath(__file__))
+        _without_init("spiral", os.path.dirname(os.path.dirname(here)))
+        _without_init("spiral.plugin", os.path.dirname(here))
         _without_init("spiral.plugin.sandbox", here)
         from spiral.plugin.sandbox import seccomp
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import struct
 
 KILL, ERRNO, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
@@ -113,7 +112,7 @@ def install(*, network: bool) -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    code = program(platform.machine(), os.getpid(), network=network)
+    code = program(os.uname().machine, os.getpid(), network=network)
     libc = ctypes.CDLL(None, use_errno=True)
     prctl = libc.prctl
     prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
