@@ -22,6 +22,8 @@ from spiral.plugin.sandbox.conversation import Conversation, Refusal
 from spiral.plugin.sandbox.errors import PluginCallError, PluginNotRunning, ProtocolError, SandboxError
 from spiral.plugin.sandbox.limits import Limits
 from spiral.plugin.sandbox.requests import HostRequests
+from spiral.plugin.sources import Source, file_source
+from spiral.registry import noted
 
 if TYPE_CHECKING:
     from spiral.plugin.context import PluginContext
@@ -74,6 +76,7 @@ class SandboxedPlugin(Plugin):
         self._publishing = threading.local()
         self._state: Status = "ready"
         self._talk, self._about = self._start()
+        noted("process", self._about.metadata.id, self.close)  # made while a plugin loads: it ends with that plugin
 
     @classmethod
     def from_command(
@@ -113,14 +116,39 @@ class SandboxedPlugin(Plugin):
                 ``spiral.plugin``, and the start is quicker.
             limits, env, event_window: see the class.
         """
+        file_source(path)  # refuses what is no plugin's file
         path = Path(path).absolute()
-        if not path.exists():
-            raise RegistryError(f"from_file: there is no {path}.")
         versions = find_spec("packaging")
         where = list(versions.submodule_search_locations or []) if versions is not None else []
         options = ["-I", "-X", "utf8", "-B"] if packages else ["-I", "-S", "-X", "utf8", "-B"]
         command = [sys.executable, *options, str(_WORKER), str(path), *([] if packages else where[:1])]
         return cls(command, limits=limits, env=env, event_window=event_window)
+
+    @classmethod
+    def source(
+        cls,
+        path: str | Path,
+        *,
+        packages: bool = False,
+        limits: Limits | None = None,
+        env: Mapping[str, str] | None = None,
+        event_window: int = 1,
+    ) -> Source:
+        """Where `from_file` can make the plugin from, again and again: for `PluginRegistry.reload` and watching.
+
+        ``source = SandboxedPlugin.source("p.py")``, ``registry.register(source.make(), source=source)``, and after a
+        change of the file ``registry.reload("p")``.
+
+        Args:
+            path: of the file or folder.
+            packages, limits, env, event_window: see `from_file`.
+        """
+        plain = file_source(path)
+
+        def make() -> Plugin:
+            return cls.from_file(path, packages=packages, limits=limits, env=env, event_window=event_window)
+
+        return dataclasses.replace(plain, origin=f"{plain.origin} (sandboxed)", make=make)
 
     # ------------------------------------------------------------ how it is
     @property

@@ -230,8 +230,13 @@ class Worker:
     def _on_load(self, **_: Any) -> None:
         from spiral.plugin.sandbox.worker_context import RemoteContext
 
+        before = self._context
         self._context = RemoteContext(self._live.metadata().id, self._wire)
-        self._live.on_load(self._context)  # type: ignore[arg-type]
+        try:
+            self._live.on_load(self._context)  # type: ignore[arg-type]
+        except BaseException:
+            self._context = before
+            raise
 
     def _on_event(self, type: str, data: Any, subscription: str) -> None:
         from spiral.plugin.sandbox.worker_context import event_of

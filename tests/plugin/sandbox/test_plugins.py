@@ -14,7 +14,17 @@ import numpy as np
 import pytest
 
 from spiral.errors import ArgumentError, RegistryError
-from spiral.plugin import Custom, EpochEnd, PluginCapability, PluginError, PluginRegistry, StepEnd, Telemetry
+from spiral.plugin import (
+    Custom,
+    EpochEnd,
+    Plugin,
+    PluginCapability,
+    PluginError,
+    PluginMetadata,
+    PluginRegistry,
+    StepEnd,
+    Telemetry,
+)
 from spiral.plugin.sandbox import (
     LimitExceeded,
     Limits,
@@ -263,6 +273,87 @@ def test_it_can_be_loaded_again_after_it_was_unloaded(python, registry):
         plugin.call("count")
 
 
+VERSIONED = """
+from spiral.plugin import Plugin, PluginMetadata
+class P(Plugin):
+    state = []
+    def metadata(self): return PluginMetadata("p", "VERSION")
+    def on_load(self, ctx):
+        FAIL
+        ctx.register_service("s", self)
+    def add(self, x):
+        self.state = [*self.state, x]
+        return ["VERSION", self.state]
+    def export_state(self): return self.state
+    def import_state(self, state): self.state = state
+"""
+
+
+def test_a_reload_hands_the_state_to_a_new_process(folder, tmp_path, registry, belongings):
+    path = tmp_path / "p.py"
+    path.write_text(VERSIONED.replace("VERSION", "1").replace("FAIL", ""))
+    source = SandboxedPlugin.source(path, limits=Limits(**PATIENT))
+    registry.register(source.make(), source=source)
+    assert registry.services.get("s").add(5) == ["1", [5]]
+    before, first = belongings(), registry.get("p")
+    for broken in ("raise ValueError('no')", "def", "import os; os._exit(1)"):
+        path.write_text(VERSIONED.replace("VERSION", "2").replace("FAIL", broken))
+        with pytest.raises(PluginError, match="version 1 goes on"):
+            registry.reload("p")
+    assert registry.services.get("s").add(6) == ["1", [5, 6]] and belongings() == before
+    path.write_text(VERSIONED.replace("VERSION", "3").replace("FAIL", ""))
+    assert registry.reload("p").status == "loaded" and first.status == "unloaded"
+    assert registry.services.get("s").add(7) == ["3", [5, 6, 7]]
+    after = belongings()
+    assert (after.descriptors, after.threads) == (before.descriptors, before.threads)
+    registry.unregister("p")
+
+
+def test_a_process_that_a_plugin_starts_while_it_loads_ends_with_it(folder, tmp_path, registry):
+    path = tmp_path / "p.py"
+    path.write_text(VERSIONED.replace("VERSION", "1").replace("FAIL", ""))
+
+    class Outer(Plugin):
+        def metadata(self):
+            return PluginMetadata("outer", "1")
+
+        def on_load(self, ctx):
+            self.inner = SandboxedPlugin.from_file(path, limits=Limits(**PATIENT))
+
+    outer = registry.register(Outer())
+    assert outer.inner.status == "ready"
+    registry.unregister("outer")
+    assert outer.inner.status == "unloaded"
+
+
+def test_a_dependent_in_the_sandbox_is_bound_again(python, registry, tmp_path):
+    base = tmp_path / "base.py"
+    text = (
+        "from spiral.plugin import *\nclass B(Plugin):\n    def metadata(self): return PluginMetadata('base', '%d')\n"
+    )
+    base.write_text(text % 1)
+    registry.load_path(base)
+    plugin = python("""
+    loads = 0
+    def metadata(self): return PluginMetadata("p", "1").with_dependency("base")
+    def on_load(self, ctx):
+        self.loads += 1
+        ctx.subscribe(EpochEnd, self.seen)
+        ctx.register_service("s", self)
+        self.ctx = ctx
+    def seen(self, event): self.ctx.publish(Custom("heard", self.loads))
+    def count(self): return self.loads
+""")
+    registry.register(plugin)
+    base.write_text(text % 2)
+    registry.reload("base")
+    heard = []
+    registry.events.subscribe("heard", heard.append)
+    registry.events.publish(EpochEnd(epoch=1, loss=0.5))
+    assert [e.data for e in heard] == [2] and registry.services.get("s").count() == 2
+    assert plugin.status == "loaded"
+
+
 def test_settings_of_the_user_reach_the_plugin(python, registry):
     registry.configuration.override("p", "factor", 4)
     body = """
@@ -400,7 +491,7 @@ def test_a_plugin_that_cannot_be_imported_is_reported_with_its_traceback(python,
         with pytest.raises(SandboxError, match=says):
             python(body)
     assert belongings() == before
-    with pytest.raises(RegistryError, match="there is no"):
+    with pytest.raises(RegistryError, match="expected a .py file"):
         SandboxedPlugin.from_file("/nowhere/plugin.py")
 
 
