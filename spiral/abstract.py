@@ -28,7 +28,7 @@ class NoValues(np.ndarray[Any, Any]):
             "are known; leave what depends on values out, or compute it from the arguments."
         )
 
-    item = tolist = view = copy = astype = tobytes = __deepcopy__ = __reduce__ = _refuse  # type: ignore[assignment]
+    item = tolist = view = copy = astype = tobytes = __deepcopy__ = __reduce__ = _refuse
     __array_ufunc__ = __array_function__ = _refuse
 
 
