@@ -34,6 +34,7 @@ from spiral.errors import (
     received,
 )
 from spiral.op import OPS, Op, make_calls_with
+from spiral.registry import catalog
 from spiral.storage import empty_array, foreign_stamps, native, stamp
 from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, TensorCore, make_key, wrap
 
@@ -91,7 +92,7 @@ def shapes_only() -> bool:
 
 
 def clear_tables() -> None:
-    """Forgets every choice; called when a backend comes or goes."""
+    """Forgets every choice; called when a backend, a kernel or an op comes or goes."""
     global _changes
     with _lock:
         _changes += 1
@@ -99,7 +100,8 @@ def clear_tables() -> None:
             p.table.clear()
 
 
-backends_registry.on_change(clear_tables)
+for _kind in ("backend", "kernel", "op"):
+    catalog(_kind).watch(lambda _: clear_tables())
 
 
 class Entry:
