@@ -147,13 +147,27 @@ def static_reason(kernel: Kernel, dtypes: Iterable[DType], has_scalar: bool, det
     return None
 
 
-def oracles() -> Iterable[tuple[str, Callable[..., Any], bool, bool]]:
-    """Name and oracle of every op, whether it overwrites its inputs, whether it only makes views."""
+@runtime_checkable
+class GeneralBackend(Protocol):
+    """A backend that makes kernels for any op, also those that plugins declare later."""
+
+    def kernels_of(self, op: str) -> Iterable[Kernel]:
+        """Kernels for an op as it is declared now; asked instead of the table of `Backend.kernels`."""
+
+
+def oracle_of(op: str) -> tuple[Callable[..., Any], bool, bool] | None:
+    """An op's oracle, whether it overwrites its inputs, whether it only makes views; None: it has no oracle."""
     from spiral.op import OPS
 
-    for o in OPS.values():
-        if o.oracle is not None:
-            yield o.name, o.oracle, bool(o.mutates), o.view
+    o = OPS[op]
+    return None if o.oracle is None else (o.oracle, bool(o.mutates), o.view)
+
+
+def declared_ops() -> tuple[str, ...]:
+    """Names of the ops that are declared."""
+    from spiral.op import OPS
+
+    return tuple(OPS)
 
 
 ANY: Cap = Cap(dtypes=FLOATS, integers=tuple(d for d in ALL if d.kind != "float"), scalars=True)

@@ -1,4 +1,4 @@
-"""Backends that exist, found by folder (``spiral/backends/*``) and by the entry points ``spiral.backends``.
+"""Backends that exist, and kernels added to them; loaded as plugins, see `spiral.plugin.backends`.
 
 Found and probed once, at the first question. A backend that raises is set aside with its reason and
 shown by `spiral.backends()`; it never breaks an import.
@@ -6,19 +6,16 @@ shown by `spiral.backends()`; it never breaks an import.
 
 from __future__ import annotations
 
-import importlib
+import itertools
 import logging
-import pkgutil
 import threading
-import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
 from spiral import device
-from spiral.backend import Backend, DeviceInfo, Kernel, Unavailable
+from spiral.backend import Backend, DeviceInfo, GeneralBackend, Kernel, Unavailable
 from spiral.errors import RegistryError, received
+from spiral.registry import Addition, Catalog, catalog
 
 _log = logging.getLogger("spiral")
 
@@ -40,22 +37,25 @@ class Entry:
         return f"<backend {self.name}: {len(self.kernels)} ops on {devices}>"
 
 
-_entries: dict[str, Entry] = {}
+def _check_kernel(name: str, value: tuple[str, Kernel]) -> None:
+    from spiral.op import OPS
+
+    backend, kernel = value
+    if not isinstance(kernel, Kernel):
+        raise RegistryError(f"kernel: expected a spiral.backend.Kernel; received {received(kernel)}.")
+    if kernel.op not in OPS:
+        raise RegistryError(f"kernel: there is no op {kernel.op!r}; declare it before its kernels.")
+
+
+BACKENDS: Catalog[Entry] = catalog("backend")
+KERNELS: Catalog[tuple[str, Kernel]] = catalog("kernel", _check_kernel)
+"""Kernels that were added to a backend from outside, with the backend's name."""
+
 _loaded = False
 _loading = False  # this thread may ask again while it loads; others wait at the lock
 _lock = threading.RLock()
-_listeners: list[Callable[[], None]] = []
+_numbers = itertools.count()
 _warned: set[str] = set()
-
-
-def on_change(fn: Callable[[], None]) -> None:
-    """Calls ``fn`` whenever a backend comes or goes."""
-    _listeners.append(fn)
-
-
-def _changed() -> None:
-    for fn in _listeners:
-        fn()
 
 
 def register_backend(backend: Backend) -> Entry:
@@ -67,30 +67,36 @@ def register_backend(backend: Backend) -> Entry:
     if not isinstance(backend, Backend):
         wanted = "name, device_type, priority, probe, kernels, allocate"
         raise RegistryError(f"backend: {backend!r} lacks a part of the contract ({wanted}).")
-    with _lock:
-        if backend.name in _entries:
-            raise RegistryError(f"backend: {backend.name!r} is registered already; unregister it first.")
-        entry = Entry(backend.name, backend)
-        found = backend.probe()
-        if isinstance(found, Unavailable):
-            entry.unavailable = found
-        else:
-            entry.devices = found
-            for d in found:
-                device.add_device(d.type, d.index)
-            for k in backend.kernels():
-                entry.kernels.setdefault(k.op, []).append(k)
-        _entries[backend.name] = entry
-        _changed()
-        return entry
+    if backend.name in BACKENDS:
+        raise RegistryError(f"backend: {backend.name!r} is registered already; unregister it first.")
+    entry = Entry(backend.name, backend)
+    found = backend.probe()
+    if isinstance(found, Unavailable):
+        entry.unavailable = found
+    else:
+        entry.devices = found
+        for d in found:
+            device.add_device(d.type, d.index)
+        for k in backend.kernels():
+            entry.kernels.setdefault(k.op, []).append(k)
+    BACKENDS.add(backend.name, entry)
+    return entry
 
 
 def unregister_backend(name: str) -> None:
     """Takes a backend away; choices are made again."""
-    with _lock:
-        check_names((name,))
-        del _entries[name]
-        _changed()
+    check_names((name,))
+    BACKENDS.remove(name)
+
+
+def register_kernel(backend: str, kernel: Kernel) -> Addition:
+    """Adds a kernel to a backend that is there.
+
+    Raises:
+        RegistryError: there is no such backend or op.
+    """
+    check_names((backend,))
+    return KERNELS.add(f"{backend}/{getattr(kernel, 'op', '?')}/{next(_numbers)}", (backend, kernel))
 
 
 def _load() -> None:
@@ -102,52 +108,50 @@ def _load() -> None:
             return
         _loading = True
         try:
-            package = importlib.import_module("spiral.backends")
-            for info in pkgutil.iter_modules(package.__path__):
-                if info.ispkg:
-                    _add(info.name, partial(_bundled, info.name))
-            from importlib.metadata import entry_points
+            from spiral.plugin.backends import load_backends
 
-            for point in entry_points(group="spiral.backends"):
-                _add(point.name, point.load)
+            for name, reason in load_backends():
+                BACKENDS.add(name, Entry(name, None, unavailable=Unavailable(reason, "see the traceback")))
         finally:
+            _loading = False
             _loaded = True
 
 
-def _bundled(name: str) -> Any:
-    return importlib.import_module(f"spiral.backends.{name}").backend
-
-
-def _add(name: str, load: Callable[[], Any]) -> None:
-    try:
-        register_backend(load())
-    except Exception:  # a foreign backend may raise anything; it is set aside and shown
-        reason = traceback.format_exc()
-        _entries[name] = Entry(name, None, unavailable=Unavailable(reason, "see the traceback"))
-        _log.warning("backend %s could not be loaded:\n%s", name, reason)
+def load_again() -> None:
+    """Has the backends looked for again at the next question; after the plugin system was shut down."""
+    global _loaded
+    with _lock:
+        for name in list(BACKENDS):
+            if BACKENDS[name].backend is None:
+                BACKENDS.remove(name)
+        _loaded = False
 
 
 def kernels_for(op: str, device_type: str) -> Iterable[tuple[Backend, Kernel]]:
     """Every kernel for an op on a type of device, unordered."""
     _load()
-    for e in tuple(_entries.values()):  # another thread may register one meanwhile
+    for e in tuple(BACKENDS.values()):  # another thread may register one meanwhile
         if e.backend is not None and e.unavailable is None and e.backend.device_type == device_type:
-            for k in e.kernels.get(op, ()):
+            own = e.backend.kernels_of(op) if isinstance(e.backend, GeneralBackend) else e.kernels.get(op, ())
+            for k in own:
                 yield e.backend, k
+            for name, k in tuple(KERNELS.values()):
+                if name == e.name and k.op == op:
+                    yield e.backend, k
 
 
 def backends() -> dict[str, Entry]:
     """Every backend by name, with its devices, or the reason why it is unavailable."""
     _load()
-    return dict(_entries)
+    return dict(BACKENDS)
 
 
 def check_names(names: Iterable[str]) -> None:
     """Raises RegistryError for a name that no backend has."""
     _load()
     for n in names:
-        if not isinstance(n, str) or n not in _entries:
-            raise RegistryError(f"backend: there is no backend {received(n)}; there are {', '.join(sorted(_entries))}.")
+        if not isinstance(n, str) or n not in BACKENDS:
+            raise RegistryError(f"backend: there is no backend {received(n)}; there are {', '.join(sorted(BACKENDS))}.")
 
 
 def warn_once(message: str) -> None:

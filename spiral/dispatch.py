@@ -36,6 +36,7 @@ from spiral.errors import (
 from spiral.observation import observe_choices as observe_choices
 from spiral.observation import observe_ops as observe_ops
 from spiral.op import OPS, Op, make_calls_with
+from spiral.registry import catalog
 from spiral.storage import empty_array, foreign_stamps, native, stamp
 from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, TensorCore, make_key, wrap
 
@@ -45,14 +46,24 @@ _SCALAR_KEYS = {type(None): KEY_NONE, bool: KEY_BOOL, int: KEY_INT, float: KEY_F
 
 
 class Policy:
-    """How kernels are chosen; owns its table, so that switching a policy is switching a table."""
+    """How kernels are chosen; owns its table, so that switching a policy is switching a table.
 
-    __slots__ = ("deterministic", "fallback", "prefer", "table")
+    With ``choose`` it takes no backend's kernels, but what ``choose(op, args, attrs)`` gives.
+    """
 
-    def __init__(self, prefer: tuple[str, ...] = (), deterministic: bool = False, fallback: str = "allow") -> None:
+    __slots__ = ("choose", "deterministic", "fallback", "prefer", "table")
+
+    def __init__(
+        self,
+        prefer: tuple[str, ...] = (),
+        deterministic: bool = False,
+        fallback: str = "allow",
+        choose: Callable[[Op, tuple[Any, ...], tuple[Any, ...]], Entry] | None = None,
+    ) -> None:
         self.prefer = prefer
         self.deterministic = deterministic
         self.fallback = fallback
+        self.choose = choose
         self.table: dict[tuple[Any, ...], Entry] = {}
 
 
@@ -77,8 +88,13 @@ def policy(prefer: tuple[str, ...] = (), deterministic: bool = False, fallback: 
 _policy: ContextVar[Policy] = ContextVar("spiral_policy", default=policy())  # noqa: B039 (one per process on purpose)
 
 
+def shapes_only() -> bool:
+    """Whether this context evaluates shapes and no values; see `spiral.eval_shape`."""
+    return _policy.get().choose is not None
+
+
 def clear_tables() -> None:
-    """Forgets every choice; called when a backend comes or goes."""
+    """Forgets every choice; called when a backend, a kernel or an op comes or goes."""
     global _changes
     with _lock:
         _changes += 1
@@ -86,7 +102,8 @@ def clear_tables() -> None:
             p.table.clear()
 
 
-backends_registry.on_change(clear_tables)
+for _kind in ("backend", "kernel", "op"):
+    catalog(_kind).watch(lambda _: clear_tables())
 
 
 class Entry:
@@ -195,6 +212,8 @@ def bind(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], pol: Policy) -> 
         CapabilityError: no kernel can run and there is no decomposition, or the policy forbids it.
     """
     _check_args(op, args)
+    if pol.choose is not None:
+        return pol.choose(op, args, attrs)
     device = device_of(op, args)
     first: Entry | None = None
     last: Entry | None = None
@@ -526,6 +545,8 @@ def prefer(*backends: str, deterministic: bool | None = None, fallback: str | No
         now.deterministic if deterministic is None else deterministic,
         now.fallback if fallback is None else fallback,
     )
+    if now.choose is not None:
+        chosen = now  # where only shapes are evaluated, no kernel is to be preferred
     token = _policy.set(chosen)
     try:
         yield

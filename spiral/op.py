@@ -23,7 +23,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from spiral.errors import RegistryError
+from spiral.errors import ArgumentError, RegistryError
+from spiral.registry import Catalog, catalog
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Op:
         self.mutates: tuple[str, ...] = getattr(cls, "mutates", ())
         self.constants: tuple[str, ...] = getattr(cls, "constants", ())  # inputs without a gradient
         self.view: bool = getattr(cls, "view", False)  # results share memory: no arithmetic
+        self.dynamic: bool = getattr(cls, "dynamic", False)  # shapes depend on values; meta gives the largest
         self.internal: bool = getattr(cls, "internal", False)
         self.many_outputs = any(o.name.startswith("*") for o in self.outputs)
         self.n_visible = sum(not o.hidden for o in self.outputs)  # with many_outputs: at least
@@ -84,6 +86,7 @@ class Op:
         self.mutated = tuple(names.index(m) for m in self.mutates)
         # what vjp asks for, as ("input" | "spec" | "output" | "attr", position)
         self.wants: tuple[tuple[str, int], ...] = ()
+        self.wants_all: tuple[tuple[str, int], ...] | None = None  # see `spiral.autograd.wants_all`
         # names no hidden output, so it can itself be differentiated
         self.exact_vjp = self.vjp is not None
         if self.vjp is not None:
@@ -109,7 +112,7 @@ class Op:
         return f"Op({self.schema})"
 
 
-OPS: dict[str, Op] = {}
+OPS: Catalog[Op] = catalog("op")
 _ids = itertools.count()  # part of dispatch keys: never given twice, also where an op is deleted
 _makers: list[Callable[[Op], Callable[..., Any]]] = []
 
@@ -121,11 +124,34 @@ def make_calls_with(make: Callable[[Op], Callable[..., Any]]) -> None:
         o.call = make(o)
 
 
+def function_of(name: str) -> Callable[..., Any]:
+    """An op as a function: inputs by position, attributes by name. For ops without a written wrapper, a plugin's.
+
+    Raises:
+        AttributeError: there is no such op.
+    """
+    if name.startswith("__") or name not in OPS:
+        raise AttributeError(f"there is no op {name!r}")
+
+    def run(*inputs: Any, **attrs: Any) -> Any:
+        from spiral.dispatch import complete_attrs
+
+        o = OPS[name]
+        if len(inputs) > len(o.inputs):
+            raise ArgumentError(f"{name}: expected {o.schema}; received {len(inputs)} inputs.")
+        given = complete_attrs(o, attrs)
+        return o.call(*inputs, *(None,) * (len(o.inputs) - len(inputs)), *given)
+
+    run.__name__ = run.__qualname__ = name
+    run.__doc__ = OPS[name].doc
+    return run
+
+
 class Namespace:
     """The ops as functions, for use inside op declarations; filled when the wrappers are loaded."""
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"there is no op {name!r}")
+        return function_of(name)
 
 
 F: Any = Namespace()
@@ -138,9 +164,9 @@ def op(schema: str) -> Callable[[type], type]:
         o = Op(schema, cls)
         if o.name in OPS:
             raise RegistryError(f"op {o.name} is declared twice: {OPS[o.name].schema} and {schema}")
-        OPS[o.name] = o
         for make in _makers:
             o.call = make(o)
+        OPS.add(o.name, o)
         return cls
 
     return declare

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
@@ -25,6 +25,19 @@ CORE = "spiral"
 """The owner of what spiral itself brings."""
 
 _current: ContextVar[Ledger | None] = ContextVar("spiral_ledger", default=None)
+_PRUNE_FROM = 64  # additions of one ledger before those taken back are dropped from its list
+
+
+class Swap:
+    """The moment at which what some ledgers hold takes the place of what others held: one assignment.
+
+    Until then the new is seen only by the context that prepares it, where the old is not seen.
+    """
+
+    __slots__ = ("done",)
+
+    def __init__(self) -> None:
+        self.done = False
 
 
 class Addition:
@@ -33,16 +46,21 @@ class Addition:
     Attributes:
         kind: what kind of thing, such as ``optimizer`` or ``subscription``.
         name: its name among these.
-        owner: who added it.
+        ledger: the ledger that holds it; None: nobody's but spiral's or the user's.
     """
 
-    __slots__ = ("_undo", "kind", "name", "owner")
+    __slots__ = ("_undo", "kind", "ledger", "name")
 
-    def __init__(self, kind: str, name: str, owner: str, undo: Callable[[], None]) -> None:
+    def __init__(self, kind: str, name: str, undo: Callable[[], None], ledger: Ledger | None = None) -> None:
         self.kind = kind
         self.name = name
-        self.owner = owner
+        self.ledger = ledger
         self._undo: Callable[[], None] | None = undo
+
+    @property
+    def owner(self) -> str:
+        """Who added it."""
+        return CORE if self.ledger is None else self.ledger.owner
 
     @property
     def live(self) -> bool:
@@ -62,6 +80,11 @@ class Addition:
 class Ledger:
     """What one owner has added, in order, so that all of it can be taken back.
 
+    Attributes:
+        owner: who adds; may be renamed, as a plugin's file is read before its id is known.
+        appears: what this ledger holds is seen after this swap; None: at once.
+        disappears: what it holds is no longer seen after this swap; None: until it is taken back.
+
     Example:
         >>> colours = Catalog("colour")
         >>> ledger = Ledger("painter")
@@ -71,11 +94,28 @@ class Ledger:
         (['red'], [], [])
     """
 
-    def __init__(self, owner: str) -> None:
+    def __init__(self, owner: str, appears: Swap | None = None) -> None:
         self.owner = owner
+        self.appears = appears
+        self.disappears: Swap | None = None
         self._additions: list[Addition] = []
+        self._prune_at = _PRUNE_FROM
         self._lock = threading.Lock()
         self._closed = False
+
+    @property
+    def visible(self) -> bool:
+        """Whether this context sees what the ledger holds."""
+        appears, disappears = self.appears, self.disappears
+        if appears is None and disappears is None:
+            return True
+        current = _current.get()
+        if current is self:  # an old version that says goodbye
+            return True
+        preparing = None if current is None else current.appears
+        if appears is not None and not appears.done and appears is not preparing:
+            return False
+        return disappears is None or not (disappears.done or disappears is preparing)
 
     @contextmanager
     def recording(self) -> Iterator[Ledger]:
@@ -96,6 +136,9 @@ class Ledger:
             closed = self._closed
             if not closed:
                 self._additions.append(addition)
+                if len(self._additions) >= self._prune_at:  # a setting that is set a million times is one addition
+                    self._additions = [a for a in self._additions if a.live]
+                    self._prune_at = max(_PRUNE_FROM, 2 * len(self._additions))
         if closed:
             addition.undo()
             raise RegistryError(
@@ -132,22 +175,39 @@ def current_ledger() -> Ledger | None:
     return _current.get()
 
 
-def noted(kind: str, name: str, undo: Callable[[], None], owner: str | None = None) -> Addition:
+def noted(kind: str, name: str, undo: Callable[[], None]) -> Addition:
     """An addition that was just made, noted in the current ledger if there is one."""
     ledger = _current.get()
-    if ledger is None:
-        return Addition(kind, name, owner or CORE, undo)
-    return ledger.note(Addition(kind, name, ledger.owner, undo))
+    addition = Addition(kind, name, undo, ledger)
+    return addition if ledger is None else ledger.note(addition)
 
 
 class _Layer(Generic[T]):
     """One value under a name; those below it were replaced and come back when it goes."""
 
-    __slots__ = ("owner", "value")
+    __slots__ = ("ledger", "value")
 
-    def __init__(self, value: T, owner: str) -> None:
+    def __init__(self, value: T, ledger: Ledger | None) -> None:
         self.value = value
-        self.owner = owner
+        self.ledger = ledger
+
+    @property
+    def owner(self) -> str:
+        return CORE if self.ledger is None else self.ledger.owner
+
+    @property
+    def pending(self) -> bool:
+        """Whether it waits for a swap to be seen."""
+        appears = None if self.ledger is None else self.ledger.appears
+        return appears is not None and not appears.done
+
+
+def _top(layers: tuple[_Layer[T], ...]) -> _Layer[T] | None:
+    """The newest layer that this context sees."""
+    for layer in reversed(layers):
+        if layer.ledger is None or layer.ledger.visible:
+            return layer
+    return None
 
 
 class Catalog(Mapping[str, T]):
@@ -175,27 +235,35 @@ class Catalog(Mapping[str, T]):
 
     # ------------------------------------------------------------ reading
     def __getitem__(self, name: str) -> T:
-        layers = self._layers.get(name) if isinstance(name, str) else None
-        if layers is None:
-            raise UnknownName(self._unknown(name))
-        return layers[-1].value
+        return self._seen(name).value
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._layers)
+        return iter([name for name, layers in self._layers.items() if _top(layers) is not None])
 
     def __len__(self) -> int:
-        return len(self._layers)
+        return sum(_top(layers) is not None for layers in self._layers.values())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._layers
+        return isinstance(name, str) and _top(self._layers.get(name, ())) is not None
+
+    def table(self) -> dict[str, T]:
+        """Everything at one moment; other threads may change the catalog meanwhile."""
+        return {name: top.value for name, layers in self._layers.items() if (top := _top(layers)) is not None}
+
+    def items(self) -> ItemsView[str, T]:
+        """Names and things at one moment."""
+        return self.table().items()
+
+    def values(self) -> ValuesView[T]:
+        """The things at one moment."""
+        return self.table().values()
 
     def __repr__(self) -> str:
         return f"<catalog of {len(self)} {self.kind}s>"
 
     def owner_of(self, name: str) -> str:
         """Who added what the name stands for now."""
-        self[name]
-        return self._layers[name][-1].owner
+        return self._seen(name).owner
 
     def owned_by(self, owner: str) -> tuple[str, ...]:
         """Names that an owner has added, replaced ones included."""
@@ -205,9 +273,15 @@ class Catalog(Mapping[str, T]):
         """Identity and owner of everything here, to be compared with a later snapshot."""
         return {n: tuple((id(layer.value), layer.owner) for layer in ls) for n, ls in self._layers.items()}
 
+    def _seen(self, name: object) -> _Layer[T]:
+        layer = _top(self._layers.get(name, ())) if isinstance(name, str) else None
+        if layer is None:
+            raise UnknownName(self._unknown(name))
+        return layer
+
     def _unknown(self, name: object) -> str:
-        near = difflib.get_close_matches(name, self._layers, 3) if isinstance(name, str) else []
-        some = sorted(self._layers)
+        some = sorted(self)
+        near = difflib.get_close_matches(name, some, 3) if isinstance(name, str) else []
         there = f"similar: {', '.join(near)}" if near else f"there are {', '.join(some[:12]) or 'none'}"
         if not near and len(some) > 12:
             there += f", … ({len(some)})"
@@ -232,23 +306,43 @@ class Catalog(Mapping[str, T]):
         if self._check is not None:
             self._check(name, value)
         ledger = _current.get()
-        owner = CORE if ledger is None else ledger.owner
-        layer = _Layer(value, owner)
+        layer = _Layer(value, ledger)
         with self._lock:
             there = self._layers.get(name, ())
-            if there and not replace:
+            # what another context prepares counts as taken: it appears at any moment
+            seen = _top(there) or next((la for la in there if la.ledger is not ledger and la.pending), None)
+            if seen is not None and not replace:
                 raise RegistryError(
-                    f"{self.kind} {name!r}: is registered already, by {there[-1].owner!r}; "
+                    f"{self.kind} {name!r}: is registered already, by {seen.owner!r}; "
                     f"choose another name, or pass replace=True."
                 )
             self._layers = {**self._layers, name: (*there, layer)}
-        addition = Addition(self.kind, name, owner, lambda: self._take(name, layer))
+        addition = Addition(self.kind, name, lambda: self._take(name, layer), ledger)
         try:
-            self._tell(name)
+            self.tell(name)
             return addition if ledger is None else ledger.note(addition)
         except BaseException:
             addition.undo()
             raise
+
+    def put(self, name: str, value: T) -> None:
+        """Adds a thing, or gives one that this context's owner has added another value.
+
+        Raises:
+            RegistryError: the name is somebody else's.
+        """
+        ledger = _current.get()
+        with self._lock:
+            layer = _top(self._layers.get(name, ()))
+            if layer is not None and layer.ledger is ledger:
+                layer.value = value
+                known = True
+            else:
+                known = False
+        if known:
+            self.tell(name)
+        else:
+            self.add(name, value)
 
     def remove(self, name: str) -> None:
         """Takes away what a name stands for; what it had replaced comes back.
@@ -256,8 +350,7 @@ class Catalog(Mapping[str, T]):
         Raises:
             RegistryError: there is nothing of this name.
         """
-        self[name]
-        self._take(name, self._layers[name][-1])
+        self._take(name, self._seen(name))
 
     def _take(self, name: str, layer: _Layer[T]) -> None:
         with self._lock:
@@ -266,7 +359,7 @@ class Catalog(Mapping[str, T]):
             if left:  # keeps its place
                 layers = {n: (left if n == name else ls) for n, ls in self._layers.items()}
             self._layers = layers
-        self._tell(name)
+        self.tell(name)
 
     def watch(self, fn: Callable[[str], None]) -> Addition:
         """Calls ``fn(name)`` after a name has come, gone, or changed its meaning."""
@@ -279,7 +372,8 @@ class Catalog(Mapping[str, T]):
 
         return noted(f"watcher of {self.kind}s", getattr(fn, "__name__", "function"), undo)
 
-    def _tell(self, name: str) -> None:
+    def tell(self, name: str) -> None:
+        """Calls the watchers for a name; `Swap` changes what names stand for without an addition."""
         for fn in self._watchers:
             fn(name)
 
@@ -290,6 +384,23 @@ class UnknownName(RegistryError, KeyError):
     def __str__(self) -> str:  # KeyError's own shows the quoted repr
         return str(self.args[0])
 
+
+HOMES = {
+    "op": "spiral.op",
+    "backend": "spiral.backends_registry",
+    "kernel": "spiral.backends_registry",
+    "module": "spiral.nn.discovery",
+    "loss": "spiral.nn.loss_catalog",
+    "optimizer": "spiral.optim.catalog",
+    "dataset": "spiral.text.sources",
+    "callback": "spiral.train.callback_catalog",
+    "exporter": "spiral.io.exporters",
+    "command": "spiral.cli.main",
+    "service": "spiral.plugin.registry",
+    "setting": "spiral.plugin.registry",
+    "plugin": "spiral.plugin.registry",
+}
+"""Kinds that spiral knows, with the module that fills each with spiral's own."""
 
 _catalogs: dict[str, Catalog[Any]] = {}
 _catalogs_lock = threading.Lock()
@@ -311,9 +422,25 @@ def catalog(kind: str, check: Callable[[str, Any], None] | None = None) -> Catal
 
 
 def catalogs() -> dict[str, Catalog[Any]]:
-    """Every catalog of this process by kind."""
+    """Every catalog of this process by kind, as far as somebody has asked for them."""
     with _catalogs_lock:
         return dict(_catalogs)
+
+
+def complete_catalog(kind: str) -> Catalog[Any]:
+    """The catalog of a kind with spiral's own entries in it.
+
+    Raises:
+        RegistryError: nobody has made such a kind.
+    """
+    import importlib
+
+    if kind in HOMES:
+        importlib.import_module(HOMES[kind])
+    elif kind not in catalogs():
+        known = ", ".join(sorted({*HOMES, *catalogs()}))
+        raise RegistryError(f"registry: the kind is one of {known}; received {received(kind)}.")
+    return catalog(kind)
 
 
 def snapshot() -> dict[str, dict[str, tuple[tuple[int, str], ...]]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from spiral.backend import ANY, DeviceInfo, Kernel, Spec, oracles
+from spiral.backend import ANY, DeviceInfo, Kernel, Spec, declared_ops, oracle_of
 from spiral.dtype import DType, float32
 from spiral.storage import empty_array
 
@@ -81,9 +81,15 @@ class ReferenceBackend:
         return [DeviceInfo("cpu", 0, "NumPy", {"numpy": np.__version__})]
 
     def kernels(self) -> Iterable[Kernel]:
-        for name, oracle, mutates, view in oracles():
+        for op in declared_ops():
+            yield from self.kernels_of(op)
+
+    def kernels_of(self, op: str) -> Iterable[Kernel]:
+        found = oracle_of(op)
+        if found is not None:
+            oracle, mutates, view = found
             bind = None if view else _bind_in_place if mutates else _bind
-            yield Kernel(name, oracle, ANY, allocates=True, bind=bind)
+            yield Kernel(op, oracle, ANY, allocates=True, bind=bind)
 
     def allocate(self, spec: Spec) -> Any:
         return empty_array(spec)

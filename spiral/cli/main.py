@@ -13,21 +13,24 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any, NoReturn
 
 from spiral.cli import demo, doctor, eval, explain, export, generate, train
-from spiral.errors import ArgumentError, SpiralError
+from spiral.errors import ArgumentError, RegistryError, SpiralError
+from spiral.registry import Catalog, catalog
 
-_COMMANDS: dict[str, ModuleType] = {
-    "train": train,
-    "eval": eval,
-    "generate": generate,
-    "export": export,
-    "demo": demo,
-    "explain": explain,
-    "doctor": doctor,
-}
+
+def _check_command(name: str, value: Any) -> None:
+    lacking = [part for part in ("HELP", "EXAMPLES", "add_arguments", "run") if not hasattr(value, part)]
+    if lacking:
+        raise RegistryError(f"command {name!r}: needs HELP, EXAMPLES, add_arguments and run; lacks {lacking[0]}.")
+
+
+COMMANDS: Catalog[Any] = catalog("command", _check_command)
+"""What can follow ``spiral``, by name: modules, or anything else with HELP, EXAMPLES, add_arguments and run."""
+
+for _module in (train, eval, generate, export, demo, explain, doctor):
+    COMMANDS.add(_module.__name__.rsplit(".", 1)[-1], _module)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"spiral {spiral.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in _COMMANDS.items():
+    for name, module in COMMANDS.items():
         command = commands.add_parser(
             name,
             help=module.HELP,
@@ -71,10 +74,10 @@ def _options(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    if argv and not argv[0].startswith("-") and argv[0] not in _COMMANDS:
-        close = difflib.get_close_matches(argv[0], _COMMANDS, n=1)
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        close = difflib.get_close_matches(argv[0], COMMANDS, n=1)
         hint = f"; did you mean `spiral {close[0]}`?" if close else "."
-        raise ArgumentError(f"the command must be one of {', '.join(_COMMANDS)}; received {argv[0]!r}{hint}")
+        raise ArgumentError(f"the command must be one of {', '.join(COMMANDS)}; received {argv[0]!r}{hint}")
     arguments, rest = build_parser().parse_known_args(argv)
     if "free" in arguments:  # argparse does not take further ones after an option: `train a=1 --overwrite b=2`
         arguments.free += [text for text in rest if not text.startswith("-")]
@@ -96,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     argv = sys.argv[1:] if argv is None else argv
-    name = f"spiral {argv[0]}" if argv and argv[0] in _COMMANDS else "spiral"
+    name = f"spiral {argv[0]}" if argv and argv[0] in COMMANDS else "spiral"
     for closed in ("stdout", "stderr"):
         if getattr(sys, closed) is None:  # `spiral … >&-`
             setattr(sys, closed, open(os.devnull, "w"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spiral.op import OPS, F
+from spiral.op import OPS, F, function_of
 from spiral.ops import attention as _attention
 from spiral.ops import (
     activation,
@@ -48,3 +48,9 @@ for _name in rearrange.__all__:
 if not TYPE_CHECKING:  # a type checker cannot read a computed list and would take it for an empty one
     _public = {n for n in _generated.__all__ if not OPS[n].internal and OPS[n].family != "decomposition"}
     __all__ = sorted(_public | {*composite.__all__, *rearrange.__all__, *standard.__all__})
+
+    def __getattr__(name: str) -> object:  # an op that a plugin has declared
+        try:
+            return function_of(name)
+        except AttributeError:
+            raise AttributeError(f"module 'spiral.ops' has no attribute {name!r}") from None

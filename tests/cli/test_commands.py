@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from spiral.cli.main import _COMMANDS, main
+from spiral.cli.main import COMMANDS, main
 
 TEXT = "".join(f"line {i}: the cat number {i % 7} sat on mat {i % 5}.\n\n" for i in range(300))
 TINY = ["model.context_length=16", "model.n_layer=1", "model.n_head=2", "model.n_kv_head=1", "model.dim=32",
@@ -28,7 +28,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("command", [*_COMMANDS, None])
+@pytest.mark.parametrize("command", [*COMMANDS, None])
 def test_help_has_examples(command: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"] if command else ["--help"]) == 0
     shown = capsys.readouterr().out

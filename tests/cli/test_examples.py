@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from spiral.cli.main import _COMMANDS, main
+from spiral.cli.main import COMMANDS, main
 
 TEXT = "".join(f"line {i}: the cat number {i % 7} sat on mat {i % 5}.\n\n" for i in range(300))
 TINY = ["model.context_length=16", "model.n_layer=1", "model.n_head=2", "model.n_kv_head=1", "model.dim=32",
         "model.ffn_dim=32", "data.vocab_size=270", "run.batch_size=4", "run.eval_every=0"]  # fmt: skip
-EXAMPLES = [line for module in _COMMANDS.values() for line in module.EXAMPLES]
+EXAMPLES = [line for module in COMMANDS.values() for line in module.EXAMPLES]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_example_works(
 ) -> None:
     monkeypatch.chdir(world)
     program, command, *arguments = shlex.split(line)
-    assert program == "spiral" and command in _COMMANDS
+    assert program == "spiral" and command in COMMANDS
     if command == "demo":  # its time and text are the example's, its model is not
         arguments += [*TINY, "run.steps=3"]
         if "--steps" in arguments:
@@ -49,7 +49,7 @@ def test_example_works(
     assert shown.out and shown.err == ""
 
 
-@pytest.mark.parametrize("command", _COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_examples_of_itself(command: str) -> None:
-    assert len(_COMMANDS[command].EXAMPLES) >= 2
-    assert all(line.startswith(f"spiral {command}") for line in _COMMANDS[command].EXAMPLES)
+    assert len(COMMANDS[command].EXAMPLES) >= 2
+    assert all(line.startswith(f"spiral {command}") for line in COMMANDS[command].EXAMPLES)

@@ -219,10 +219,6 @@ def list_op():
             return arrays[0].spec
 
         @staticmethod
-        def oracle(arrays, weight, power):
-            raise NotImplementedError
-
-        @staticmethod
         def decompose(arrays, weight, power):
             total = sum(a**power for a in arrays[1:])
             return total * arrays[0] * (1.0 if weight is None else weight)
@@ -234,7 +230,7 @@ def list_op():
 
     declared = OPS["test_sum_of_products"]
     yield declared
-    del OPS["test_sum_of_products"]
+    OPS.remove("test_sum_of_products")
 
 
 def test_an_op_on_lists_is_differentiated_twice_through_its_decomposition(list_op):

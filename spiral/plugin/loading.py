@@ -1,0 +1,154 @@
+"""Loads the plugins that are installed, and those at a path; sets aside what cannot be loaded.
+
+Installed are the bundled ones, the entry points of the group ``spiral.plugins``, and what ``SPIRAL_PLUGIN_PATH``
+names. ``SPIRAL_PLUGINS=-bad`` leaves plugins out, ``SPIRAL_PLUGINS=+only`` leaves out all others.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from spiral.errors import ArgumentError, RegistryError, SpiralError
+from spiral.plugin.base import PluginError
+from spiral.plugin.dependencies import DependencyError, Node, resolve
+from spiral.plugin.registry import Arrival, PluginRegistry, Quarantined, metadata_of, node_of
+from spiral.plugin.sources import Source, bundled_sources, entry_point_sources, path_sources
+
+_log = logging.getLogger("spiral")
+PATH_VARIABLE = "SPIRAL_PLUGIN_PATH"
+CHOICE_VARIABLE = "SPIRAL_PLUGINS"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which plugins are wanted, by name of the entry point or file, or by id.
+
+    Example:
+        >>> choice = Choice.parse("-tensorboard, -noisy")
+        >>> choice.allows("tensorboard"), choice.allows("other")
+        (False, True)
+    """
+
+    only: frozenset[str] = frozenset()
+    without: frozenset[str] = frozenset()
+
+    @classmethod
+    def parse(cls, text: str) -> Choice:
+        """The choice written as ``-bad,+only``.
+
+        Raises:
+            ArgumentError: a part has neither sign.
+        """
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        for part in parts:
+            if part[0] not in "+-" or not part[1:].strip():
+                raise ArgumentError(
+                    f"{CHOICE_VARIABLE}: expected names with a sign, such as -bad,+only; received {part!r}."
+                )
+        names = {sign: frozenset(p[1:].strip() for p in parts if p[0] == sign) for sign in "+-"}
+        return cls(names["+"], names["-"])
+
+    def allows(self, *names: str) -> bool:
+        """Whether a plugin of these names is wanted."""
+        return not self.without.intersection(names) and (not self.only or bool(self.only.intersection(names)))
+
+
+def installed_sources() -> list[Source]:
+    """Every installed plugin that ``SPIRAL_PLUGINS`` does not leave out by name; nothing is imported.
+
+    Raises:
+        ArgumentError: ``SPIRAL_PLUGINS`` is malformed.
+    """
+    choice = Choice.parse(os.environ.get(CHOICE_VARIABLE, ""))
+    sources = [*bundled_sources(), *entry_point_sources()]
+    for path in os.environ.get(PATH_VARIABLE, "").split(os.pathsep):
+        if path:
+            sources += path_sources(path)
+    return [s for s in sources if not choice.without.intersection([s.name])]
+
+
+def load_installed(registry: PluginRegistry) -> list[str]:
+    """Loads what is installed and new; what fails goes into the registry's quarantine.
+
+    Returns:
+        The ids that were loaded, in order.
+
+    Raises:
+        ArgumentError: ``SPIRAL_PLUGINS`` is malformed.
+        RegistryError: ``SPIRAL_PLUGIN_PATH`` names something that is not there.
+    """
+    choice = Choice.parse(os.environ.get(CHOICE_VARIABLE, ""))
+    arrivals = []
+    for source in installed_sources():
+        if source.origin in registry.known_sources:
+            continue
+        registry.known_sources.add(source.origin)
+        try:
+            arrival = Arrival.of(source)
+        except PluginError as error:
+            _set_aside(registry, source, error)
+            continue
+        if choice.allows(source.name, metadata_of(arrival.plugin).id):
+            arrivals.append(arrival)
+        else:
+            arrival.put_back()
+    return _load_most(registry, arrivals)
+
+
+def _load_most(registry: PluginRegistry, arrivals: list[Arrival]) -> list[str]:
+    """Loads those that can be; one that cannot takes only those with it that need it."""
+    there = registry.nodes()
+    left: dict[str, Arrival] = {}
+    for arrival in arrivals:
+        plugin_id = metadata_of(arrival.plugin).id
+        if plugin_id in left or plugin_id in there:
+            other = left[plugin_id].origin if plugin_id in left else registry.loaded(plugin_id).origin
+            _refuse(registry, arrival, RegistryError(f"plugin {plugin_id!r}: comes also from {other}."))
+        else:
+            left[plugin_id] = arrival
+    nodes = {plugin_id: node_of(metadata_of(a.plugin)) for plugin_id, a in left.items()}
+    for plugin_id, reason in impossible(nodes, there).items():
+        _refuse(registry, left.pop(plugin_id), reason)
+    done = []
+    for plugin_id in resolve([nodes[plugin_id] for plugin_id in left], there):
+        arrival = left[plugin_id]
+        try:
+            registry.register(arrival.plugin, source=arrival.source, ledger=arrival.ledger)
+            done.append(plugin_id)
+        except SpiralError as error:  # what needs it fails as well, and says so
+            _refuse(registry, arrival, error)
+    return done
+
+
+def impossible(nodes: Mapping[str, Node], there: Mapping[str, Node]) -> dict[str, DependencyError]:
+    """Of plugins that are to load beside others, those that cannot for what they need, each with the reason."""
+    found: dict[str, DependencyError] = {}
+    while True:
+        bad = {}
+        for plugin_id in nodes:
+            if plugin_id not in found:
+                left = {k: n for k, n in nodes.items() if k not in found and k != plugin_id}
+                try:
+                    resolve([nodes[plugin_id]], {**there, **left})
+                except DependencyError as error:
+                    bad[plugin_id] = error
+        if not bad:
+            return found
+        found.update(bad)
+
+
+def _refuse(registry: PluginRegistry, arrival: Arrival, error: SpiralError) -> None:
+    arrival.put_back()
+    assert arrival.source is not None
+    _set_aside(registry, arrival.source, error)
+
+
+def _set_aside(registry: PluginRegistry, source: Source, error: SpiralError) -> None:
+    """Puts a plugin into quarantine; said once in the log, and shown by `spiral doctor`."""
+    text = "".join(traceback.format_exception(error))
+    registry.quarantine.put(source.name, Quarantined(source.name, source.origin, str(error), text))
+    _log.warning("plugin %s (%s) was set aside: %s", source.name, source.origin, error)

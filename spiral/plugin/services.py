@@ -1,0 +1,128 @@
+"""Services: objects that plugins share by name, looked up with the type that the caller expects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+from spiral.errors import RegistryError
+from spiral.registry import Addition, Catalog
+
+T = TypeVar("T")
+
+
+class ServiceTypeError(RegistryError, TypeError):
+    """A service is not what the caller asked for."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """An object with the version of its interface, as PEP 440 writes it; empty: none was given."""
+
+    value: Any
+    version: str = ""
+
+
+class Services:
+    """The services of one plugin registry, over its catalog.
+
+    Example:
+        >>> services = Services(Catalog("service"))
+        >>> _ = services.register("clock", time := __import__("time"), version="1.0")
+        >>> services.get("clock") is time, services.names()
+        (True, ['clock'])
+    """
+
+    def __init__(self, catalog: Catalog[Service]) -> None:
+        self._catalog = catalog
+
+    def register(self, name: str, value: Any, *, version: str = "", replace: bool = False) -> Addition:
+        """Offers an object to others; it belongs to the plugin that is loading, if one is.
+
+        Args:
+            name: what others ask for.
+            value: the object.
+            version: of its interface, for those who require one.
+            replace: whether it may take the place of somebody else's; that comes back when this one goes.
+
+        Raises:
+            RegistryError: the name is taken, or the version is malformed.
+        """
+        if version:
+            from spiral.plugin.dependencies import parse_version
+
+            parse_version(version, f"service {name!r}")
+        return self._catalog.add(name, Service(value, version), replace=replace)
+
+    @overload
+    def get(self, name: str, kind: type[T], requirement: str = "") -> T: ...
+    @overload
+    def get(self, name: str, kind: None = None, requirement: str = "") -> Any: ...
+    def get(self, name: str, kind: type[Any] | None = None, requirement: str = "") -> Any:
+        """The object of a service.
+
+        Args:
+            name: of the service.
+            kind: the class or Protocol that it must satisfy; None: any.
+            requirement: versions of its interface, such as ``>=1,<2``; empty: any.
+
+        Raises:
+            RegistryError: there is none of this name, or its version does not fit.
+            ServiceTypeError: it is something else than ``kind``; the message says what is missing.
+        """
+        service = self._catalog[name]
+        owner = self._catalog.owner_of(name)
+        if requirement:
+            _require_version(name, owner, service.version, requirement)
+        if kind is not None:
+            lacking = _lacks(service.value, kind)
+            if lacking is not None:
+                raise ServiceTypeError(
+                    f"service {name!r}: expected {kind.__name__}; {owner!r} registered a "
+                    f"{type(service.value).__name__}, which {lacking}."
+                )
+        return service.value
+
+    def has(self, name: str) -> bool:
+        """Whether somebody offers it."""
+        return name in self._catalog
+
+    def names(self) -> list[str]:
+        """What is offered."""
+        return sorted(self._catalog)
+
+    def describe(self, name: str) -> str:
+        """Name, type, version and owner in one line."""
+        service = self._catalog[name]
+        version = f" {service.version}" if service.version else ""
+        return f"{name}{version}: {type(service.value).__name__}, of {self._catalog.owner_of(name)}"
+
+
+def _require_version(name: str, owner: str, version: str, requirement: str) -> None:
+    from spiral.plugin.dependencies import satisfies
+
+    if not version:
+        raise RegistryError(
+            f"service {name!r}: version {requirement} is required; {owner!r} registered it without a version."
+        )
+    if not satisfies(version, requirement):
+        raise RegistryError(f"service {name!r}: version {requirement} is required; {owner!r} offers {version}.")
+
+
+def _lacks(value: Any, kind: type[Any]) -> str | None:
+    """What keeps a value from being of a kind; None: nothing."""
+    if not getattr(kind, "_is_protocol", False):
+        return None if isinstance(value, kind) else f"is not a subclass of {kind.__name__}"
+    wanted = sorted(name for base in kind.__mro__ for name in _members(base))
+    missing = [name for name in dict.fromkeys(wanted) if not hasattr(value, name)]
+    return f"lacks {', '.join(missing)}" if missing else None
+
+
+def _members(base: type[Any]) -> set[str]:
+    if not getattr(base, "_is_protocol", False):
+        return set()
+    named = set(vars(base)) | set(vars(base).get("__annotations__", {}))
+    return {n for n in named if not n.startswith("_") or (n.startswith("__") and callable(vars(base).get(n)))} - _OWN
+
+
+_OWN = {"__init__", "__new__", "__subclasshook__", "__class_getitem__", "__init_subclass__", "__replace__"}
