@@ -75,6 +75,8 @@ class ModuleEntry:
             made = self.factory(**settings) if by_name else self.factory(settings)
         except ArgumentError as error:
             raise ConfigError(f"{name}: {error}") from error
+        except (ValueError, TypeError, AssertionError) as error:  # a foreign constructor's way to refuse a setting
+            raise ConfigError(f"{name}: {type(error).__name__}: {error}") from error
         if not isinstance(made, Module):
             raise RegistryError(f"module {name!r}: its factory must give a Module; it gave {kind_of(made)}.")
         return made

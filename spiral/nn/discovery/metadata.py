@@ -110,10 +110,10 @@ def module_type_of(class_name: str) -> str:
     """The name in configurations of a class.
 
     Example:
-        >>> [module_type_of(n) for n in ("Conv2d", "LeakyReLU", "RMSNorm", "SwiGLU", "BCEWithLogitsLoss", "L1Loss")]
-        ['conv2d', 'leaky_relu', 'rms_norm', 'swiglu', 'bce_with_logits_loss', 'l1_loss']
+        >>> [module_type_of(n) for n in ("Conv2d", "LeakyReLU", "GELU", "RMSNorm", "SwiGLU", "BCELoss", "L1Loss")]
+        ['conv2d', 'leaky_relu', 'gelu', 'rms_norm', 'swiglu', 'bce_loss', 'l1_loss']
     """
-    name = re.sub(r"(Re|Si|Swi|Ge|G|E)(LU|GLU)\b", lambda m: m[0].capitalize(), class_name)
+    name = re.sub(r"(Re|Si|Swi|Ge|GE|G|E)(LU|GLU)\b", lambda m: m[0].capitalize(), class_name)
     name = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)
     return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()
 

@@ -19,14 +19,15 @@ from spiral.registry import Addition, Catalog, UnknownName, catalog
 from spiral.schema import Schema
 from spiral.shape_evaluation import shapes_only
 
+Found = list[ModuleMetadata]
 _CONTAINERS = ("Module", "ModuleDict", "ModuleList", "Sequential")
 
 
 class ModuleDiscoveryRegistry:
     """Module types by name; a view of a `Catalog`.
 
-    Names are found in any spelling of their words (``MaxPool2d``, ``max_pool2d``, ``maxpool2d``), and without the number
-    of dimensions two are meant (``maxpool``).
+    Names are found in any spelling of their words (``MaxPool2d``, ``max_pool2d``, ``maxpool2d``), and without the
+    number of dimensions two are meant (``maxpool``).
 
     Args:
         builtins: whether it starts with every layer of `spiral.nn`.
@@ -149,11 +150,11 @@ class ModuleDiscoveryRegistry:
         """The settings of a type."""
         return self.get(module_type).parameters
 
-    def list(self) -> list[ModuleMetadata]:
+    def list(self) -> Found:
         """Every type, by name."""
         return [entry_of(name, value).metadata for name, value in sorted(self.catalog.table().items())]
 
-    def find(self, category: ModuleCategory | str | None = None, text: str = "") -> list[ModuleMetadata]:
+    def find(self, category: ModuleCategory | str | None = None, text: str = "") -> Found:
         """The types of a category whose name or description has the text in it."""
         wanted = None if category is None else ModuleCategory.of(category)
         return [
@@ -226,12 +227,7 @@ def evaluate(entry: ModuleEntry, config: Mapping[str, Any] | None, shape: Shape,
         return tuple(entry.output_shape(entry.metadata.parameters.parse(config), shape)), dtype
     with shapes_only():
         module = entry.make(config)
-    try:
-        return shape_after(module.eval(), shape, dtype)
-    except SpiralError:
-        raise
-    except (ValueError, TypeError, IndexError) as error:  # a foreign forward, such as `b, t, c = x.shape`
-        raise ShapeError(f"{type(error).__name__}: {error}") from error
+    return shape_after(module.eval(), shape, dtype)
 
 
 def _plain(name: str) -> str:

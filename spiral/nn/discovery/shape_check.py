@@ -131,8 +131,6 @@ class Walk:
         training = module.training
         try:
             return shape_after(module.eval(), flow.shape, flow.dtype)
-        except (ValueError, TypeError, IndexError) as error:
-            raise error if isinstance(error, SpiralError) else ShapeError(f"{type(error).__name__}: {error}") from error
         finally:
             module.train(training)
 
@@ -165,8 +163,8 @@ class Walk:
         if len(fitting) != 1:
             found = "none fits" if not fitting else " and ".join(str([c[k] for k in keys]) for c in fitting) + " fit"
             raise ConfigError(
-                f"{self.owner}: {here}: {', '.join(keys)}: auto: of the lengths of {shown(flow.shape)}, which comes from "
-                f"{flow.source}, {found}; give the size itself."
+                f"{self.owner}: {here}: {', '.join(keys)}: auto: of the lengths of {shown(flow.shape)}, which comes "
+                f"from {flow.source}, {found}; give the size itself."
             )
         return replace(step, config=fitting[0])
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from spiral.backend import Spec
 from spiral.dtype import DType
-from spiral.errors import ShapeError
+from spiral.errors import ShapeError, SpiralError
 from spiral.nn.discovery.metadata import Shape
 from spiral.shape_evaluation import eval_shape
 
@@ -45,9 +45,14 @@ def shape_after(module: Callable[..., Any], shape: Shape, dtype: DType) -> tuple
         SpiralError: the module's own error.
         NoValueError: the module asks for values.
     """
-    found = []
+    found: list[Spec] = []
     for batch in _BATCHES:
-        result = first_of(eval_shape(module, Spec((batch, *shape), dtype)))
+        try:
+            result = first_of(eval_shape(module, Spec((batch, *shape), dtype)))
+        except SpiralError:
+            raise
+        except Exception as error:  # a foreign forward may refuse a shape in any way: `b, t, c = x.shape`, an assert
+            raise ShapeError(f"{type(error).__name__}: {error}") from error
         if not isinstance(result, Spec):
             raise ShapeError(f"it gives {type(result).__name__}, not a tensor")
         if result.shape[:1] != (batch,) or (found and found[0].shape[1:] != result.shape[1:]):

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from spiral.errors import ConfigError, received
+from spiral.errors import ConfigError, NoValueError, received
 from spiral.nn.discovery.pipeline_modules import check_merge
 from spiral.nn.discovery.registry import ModuleDiscoveryRegistry
+from spiral.schema import Field
 from spiral.schema_values import Refused, plain
+from spiral.shape_evaluation import shapes_only
 
-AUTO = "auto"
+
+class _Auto(str):
+    __slots__ = ()
+
+    def __reduce__(self) -> str:
+        return "AUTO"
+
+
+AUTO = _Auto("auto")
+"""Stands, this object alone, for a size that the input tells; another text may say the same."""
 MOST_STEPS = 10_000  # YAML's aliases can make billions of a small file
 _DEEPEST = 50
 
@@ -49,7 +61,7 @@ class Step:
             values = {}
             for key, value in self.config.items():
                 try:
-                    values[key] = plain(value)
+                    values[key] = str(value) if value is AUTO else plain(value)
                 except Refused:
                     raise ConfigError(f"{self.name}: {key} cannot stand in a file: it is {received(value)}.") from None
             made["config"] = values
@@ -146,8 +158,7 @@ class Reader:
         if kind == "residual":
             return Step(kind, name, branches=(self.steps(value.get("branch"), f"{where}.branch", depth + 1),))
         config = value.get("config")
-        check_config(self.registry, kind, config, f"{where} {name!r}")
-        return Step(kind, name, dict(config or {}))
+        return Step(kind, name, checked_config(self.registry, kind, config, f"{where} {name!r}"))
 
 
 def parallel_step(branches: tuple[tuple[Step, ...], ...], merge: Any, axis: Any, name: str, where: str) -> Step:
@@ -163,36 +174,49 @@ def parallel_step(branches: tuple[tuple[Step, ...], ...], merge: Any, axis: Any,
     return Step("parallel", name, branches=branches, merge=merge, axis=axis)
 
 
-def check_config(registry: ModuleDiscoveryRegistry, kind: str, config: Any, where: str) -> None:
-    """Raises ConfigError where a module's settings do not fit, by its schema or by its own checks."""
-    from spiral.errors import NoValueError
-    from spiral.shape_evaluation import shapes_only
+def checked_config(registry: ModuleDiscoveryRegistry, kind: str, config: Any, where: str) -> dict[str, Any]:
+    """A module's settings, converted; ``auto`` stays.
 
+    Raises:
+        ConfigError: they do not fit, by the schema or by the module's own checks.
+    """
     try:
         if config is not None and not isinstance(config, Mapping):
             raise ConfigError(f"{kind}: expected settings by name; received {received(config)}.")
-        wants = {k for k, v in (config or {}).items() if _is_auto(v)}
         entry = registry.entry(kind)
         schema = entry.metadata.parameters
-        known = {k: v for k, v in (config or {}).items() if k not in wants or k not in schema}
-        if wants:
-            schema.parse({**known, **dict.fromkeys(wants & set(schema), 1)})
-            return
-        with shapes_only():
-            entry.make(config)
+        wanted = [key for key, value in (config or {}).items() if key in schema and _asks_for_size(schema[key], value)]
+        made = schema.parse({**(config or {}), **{key: _some_size(schema[key]) for key in wanted}})
+        made |= dict.fromkeys(wanted, AUTO)
+        if not wanted:
+            with shapes_only():
+                entry.make(made)
+        return made
     except NoValueError:
-        return  # its constructor looks at values: it will say it when it is built
+        return made  # its constructor looks at values: it will say it when it is built
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _is_auto(value: Any) -> bool:
-    return isinstance(value, str) and value.strip().lower() == AUTO
+def _asks_for_size(field: Field, value: Any) -> bool:
+    """Whether it is ``auto`` for a setting that is a number; a text setting may have a value of this name."""
+    if not isinstance(value, str) or value.strip().lower() != AUTO:
+        return False
+    try:
+        field.parse(value)
+    except ConfigError:
+        return True
+    return False
+
+
+def _some_size(field: Field) -> int:
+    """A number that the setting takes, so that the others can be checked without it."""
+    return 1 if field.range is None or field.range.low is None else math.floor(field.range.low) + 1
 
 
 def autos(config: Mapping[str, Any]) -> list[str]:
     """The settings that the input shall tell."""
-    return [key for key, value in config.items() if _is_auto(value)]
+    return [key for key, value in config.items() if value is AUTO]
 
 
 def check_keys(value: Mapping[Any, Any], allowed: Sequence[str], where: str) -> None:
