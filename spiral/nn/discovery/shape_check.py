@@ -123,11 +123,10 @@ class Walk:
 
     def _after(self, step: Step, flow: Flow, path: str) -> tuple[Shape, DType]:
         assert flow.shape is not None
-        if self.built is None:
-            return evaluate(self.registry.entry(step.type), step.config, flow.shape, flow.dtype)
-        module = self.built
-        for name in path.split("."):
-            module = getattr(module, name)
+        entry = self.registry.entry(step.type)
+        if self.built is None or entry.output_shape is not None:
+            return evaluate(entry, step.config, flow.shape, flow.dtype)
+        module = self._built(path)
         training = module.training
         try:
             return shape_after(module.eval(), flow.shape, flow.dtype)
@@ -135,8 +134,16 @@ class Walk:
             module.train(training)
 
     def _count(self, step: Step, path: str) -> int:
+        if self.built is not None:
+            return self._built(path).num_parameters()
         with shapes_only():
             return self.registry.create(step.type, step.config).num_parameters()
+
+    def _built(self, path: str) -> Module:
+        module: Any = self.built
+        for name in path.split("."):
+            module = getattr(module, name)
+        return module  # type: ignore[no-any-return]
 
     def _mismatch(self, error: SpiralError, here: str, flow: Flow) -> SpiralError:
         if isinstance(error, ConfigError):
