@@ -13,7 +13,7 @@ from typing import Any
 
 from spiral.errors import ConfigError
 from spiral.models.llama import LlamaConfig
-from spiral.optional import missing
+from spiral.plain_files import parse_yaml
 from spiral.train.config_limits import CHOICES, RANGES
 
 
@@ -155,7 +155,7 @@ class TrainConfig:
                 raise ConfigError(f"override {text!r}: expected a value after =; write null for none.")
             # a path may look like a number or a date to YAML: text is taken as it stands
             is_text = key.strip() in _TEXTS and not (value == "null" and _TEXTS[key.strip()])
-            nested: Any = value if is_text else _yaml(value, f"override {_short(text)}")
+            nested: Any = value if is_text else parse_yaml(value, f"override {_short(text)}")
             for part in reversed(key.strip().split(".")):
                 nested = {part: nested}
             config = config.updated(nested)
@@ -183,37 +183,13 @@ def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Train
             ) from error
         except ValueError as error:  # also a name with a zero byte
             raise ConfigError(f"{path}: expected a YAML file in UTF-8; {error}.") from error
-        values = _yaml(text, str(path))
+        values = parse_yaml(text, str(path))
         if not isinstance(values, Mapping):
             raise ConfigError(
                 f"{path}: expected a mapping with the sections {_names(config)}; received {_kind(values)}."
             )
         config = config.updated(values)
     return config.with_overrides(overrides)
-
-
-def _yaml(text: str, source: str) -> Any:
-    try:
-        import yaml  # 15 ms: only where a configuration is read
-    except ModuleNotFoundError as error:
-        raise missing("yaml", "reading a configuration", "pip install pyyaml") from error
-
-    class OneEach(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]
-        """YAML without keys that occur twice: PyYAML silently takes the last."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [key.value for key, _ in node.value]
-            twice = next((key for key in keys if keys.count(key) > 1), None)
-            if twice is not None:
-                raise yaml.YAMLError(f"the key {twice!r} occurs twice")
-            return dict(super().construct_mapping(node, deep))
-
-    try:
-        return yaml.load(text, OneEach)
-    except (yaml.YAMLError, ValueError, TypeError) as error:  # also impossible dates, unhashable keys
-        raise ConfigError(f"{source}: expected YAML: {' '.join(str(error).split())}.") from error
-    except RecursionError as error:
-        raise ConfigError(f"{source}: expected sections with keys; received YAML nested too deep.") from error
 
 
 def _update(config: Any, values: Any, prefix: str) -> Any:
