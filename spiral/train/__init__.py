@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spiral.train.budget import TimeBudget
+from spiral.train.callback_catalog import CALLBACKS, create_callback
 from spiral.train.callbacks import Callback
 from spiral.train.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, load_config
 from spiral.train.early_stopping import EarlyStopping
@@ -13,6 +14,7 @@ from spiral.train.schedule import learning_rate, warmup_cosine
 from spiral.train.trainer import Interrupted, StepRecord, Trainer
 
 __all__ = [
+    "CALLBACKS",
     "Callback",
     "DataConfig",
     "EarlyStopping",
@@ -26,6 +28,7 @@ __all__ = [
     "TimeBudget",
     "TrainConfig",
     "Trainer",
+    "create_callback",
     "evaluate",
     "learning_rate",
     "load_config",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from spiral.errors import RegistryError, received
+from spiral.errors import ConfigError, RegistryError, received
 from spiral.registry import Catalog, catalog
+from spiral.train import named
 from spiral.train.callbacks import Callback
 
 
@@ -20,3 +21,26 @@ def _check(name: str, value: Any) -> None:
 
 CALLBACKS: Catalog[Callable[..., Callback]] = catalog("callback", _check)
 """Classes of `Callback` by name: called with keyword settings."""
+
+
+def create_callback(name: str, **options: Any) -> Callback:
+    """The callback that a name stands for.
+
+    Args:
+        name: as ``run.callbacks`` of a configuration has it.
+        options: what its class takes.
+
+    Raises:
+        ConfigError: there is no callback of this name, or it does not take these options.
+    """
+    return made_callback("create_callback", name, options)
+
+
+def made_callback(key: str, name: str, options: Mapping[str, Any]) -> Callback:
+    """The same for a setting, which messages name."""
+    callback = named.find(CALLBACKS, key, name)(**named.parsed(CALLBACKS, key, name, options))
+    if not isinstance(callback, Callback):
+        raise ConfigError(
+            f"{key}: callback {name!r}: expected it to make a spiral.train.Callback; received {received(callback)}."
+        )
+    return callback

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spiral.errors import ArgumentError
@@ -48,6 +49,9 @@ class EarlyStopping(Callback):
             trainer.stop(
                 f"no evaluation was better than {self.best:.4f} bits per byte (step {self.best_step}) for {self.waited}"
             )
+
+    def result_weights(self, trainer: Trainer) -> Path | None:
+        return trainer.folder / BEST if self.waited else None
 
     def state_dict(self) -> dict[str, Any]:
         best = self.best if math.isfinite(self.best) else None
