@@ -75,12 +75,12 @@ newaxis = None
 
 if TYPE_CHECKING:  # so that a type checker knows them, and knows that there are no others
     from spiral import data as data, io as io, linalg as linalg, models as models, nn as nn
-    from spiral import optim as optim, text as text, train as train
+    from spiral import optim as optim, plugin as plugin, text as text, train as train
 else:
 
     def __getattr__(name: str) -> object:
         # loaded at first use: a script that only needs tensors does not pay for them
-        if name in ("linalg", "nn", "optim", "data", "io", "text", "train", "models"):
+        if name in ("linalg", "nn", "optim", "data", "io", "plugin", "text", "train", "models"):
             import importlib
 
             return importlib.import_module(f"spiral.{name}")

@@ -85,6 +85,7 @@ class Op:
         self.mutated = tuple(names.index(m) for m in self.mutates)
         # what vjp asks for, as ("input" | "spec" | "output" | "attr", position)
         self.wants: tuple[tuple[str, int], ...] = ()
+        self.wants_all: tuple[tuple[str, int], ...] | None = None  # see `spiral.autograd.wants_all`
         # names no hidden output, so it can itself be differentiated
         self.exact_vjp = self.vjp is not None
         if self.vjp is not None:

@@ -435,10 +435,18 @@ PyObject* restore(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return values.take();
 }
 
+// an op holds its site and the site its op: the collector takes both when a plugin's op is gone
+int site_traverse(PyObject* self, visitproc visit, void* arg) {
+  Site* s = (Site*)self;
+  for (PyObject* o : {s->op, s->id, s->meta, s->decompose, s->name}) Py_VISIT(o);
+  return 0;
+}
+
 void site_dealloc(PyObject* self) {
   Site* s = (Site*)self;
+  PyObject_GC_UnTrack(self);
   for (PyObject* o : {s->op, s->id, s->meta, s->decompose, s->name}) Py_XDECREF(o);
-  PyObject_Free(self);
+  PyObject_GC_Del(self);
 }
 
 PyTypeObject SiteType = {PyVarObject_HEAD_INIT(nullptr, 0)};
@@ -448,7 +456,7 @@ PyTypeObject SiteType = {PyVarObject_HEAD_INIT(nullptr, 0)};
 PyObject* call_site(PyObject*, PyObject* const* a, Py_ssize_t n) {
   if (!arity("call_site", n, 12, 12)) return nullptr;
   const Py_ssize_t wants = PyTuple_GET_SIZE(a[11]), inputs = as_int(a[5]), attrs = as_int(a[6]);
-  Site* s = PyObject_New(Site, &SiteType);
+  Site* s = PyObject_GC_New(Site, &SiteType);
   if (!s) return nullptr;
   s->call = site_call;
   s->op = Py_NewRef(a[0]), s->id = Py_NewRef(a[1]), s->name = Py_NewRef(a[2]), s->meta = Py_NewRef(a[3]);
@@ -466,6 +474,7 @@ PyObject* call_site(PyObject*, PyObject* const* a, Py_ssize_t n) {
     Py_DECREF(s);
     return nullptr;
   }
+  PyObject_GC_Track(s);
   return (PyObject*)s;
 }
 
@@ -499,10 +508,11 @@ bool call_ready() {
   SiteType.tp_name = "spiral.Site";
   SiteType.tp_doc = "The callable of one op: inputs, then attributes, by position";
   SiteType.tp_basicsize = sizeof(Site);
-  SiteType.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL;
+  SiteType.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_HAVE_GC;
   SiteType.tp_vectorcall_offset = offsetof(Site, call);
   SiteType.tp_call = PyVectorcall_Call;
   SiteType.tp_dealloc = site_dealloc;
+  SiteType.tp_traverse = site_traverse;
   return PyType_Ready(&SiteType) == 0;
 }
 
