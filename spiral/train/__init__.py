@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from spiral.train.budget import TimeBudget
-from spiral.train.callback_catalog import CALLBACKS, create_callback
+from spiral.train.callback_catalog import CALLBACKS, create_callback, early_stopping
 from spiral.train.callbacks import Callback
 from spiral.train.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, load_config
-from spiral.train.early_stopping import EarlyStopping
 from spiral.train.evaluate import Evaluation, evaluate
 from spiral.train.precision import MixedPrecision
 from spiral.train.run import prepare, run_training
@@ -17,7 +18,6 @@ __all__ = [
     "CALLBACKS",
     "Callback",
     "DataConfig",
-    "EarlyStopping",
     "Evaluation",
     "Interrupted",
     "MixedPrecision",
@@ -36,3 +36,9 @@ __all__ = [
     "run_training",
     "warmup_cosine",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "EarlyStopping":  # where it was before it became a bundled plugin
+        return early_stopping("spiral.train.EarlyStopping")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,11 +23,10 @@ from spiral.models.llama import Llama
 from spiral.optim import EMA, AdamW, scale_grads
 from spiral.tensor import Tensor
 from spiral.train import named
-from spiral.train.callback_catalog import made_callback
+from spiral.train.callback_catalog import EARLY_STOPPING, early_stopping, made_callback
 from spiral.train.callbacks import Callback
 from spiral.train.checkpoint import Checkpoint, flatten, load_checkpoint, save_checkpoint, unflatten, versions
 from spiral.train.config import RunConfig, TrainConfig
-from spiral.train.early_stopping import EarlyStopping
 from spiral.train.evaluate import Evaluation, evaluate
 from spiral.train.lock import run_lock
 from spiral.train.metrics import MetricsFile
@@ -446,7 +445,10 @@ def configured_callbacks(run: RunConfig) -> list[Callback]:
     Raises:
         ConfigError: A name is unknown, or its options do not fit.
     """
-    found: list[Callback] = [EarlyStopping(run.patience)] if run.patience else []
+    found = []
+    if run.patience:
+        early_stopping("run.patience")
+        found.append(made_callback("run.patience", EARLY_STOPPING, {"patience": run.patience}))
     for item in run.callbacks:
         name, options = named.parts(item)
         found.append(made_callback(f"run.callbacks.{name}", name, options))
