@@ -55,6 +55,7 @@ from spiral.backends_registry import backends as backends
 from spiral.inspection import __array_namespace_info__ as __array_namespace_info__
 from spiral.dispatch import explain as explain, prefer as prefer
 from spiral import random as random
+from spiral.shape_evaluation import eval_shape as eval_shape
 from spiral.device import known_devices as devices
 from spiral.storage import (
     default_threads as default_threads,

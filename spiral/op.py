@@ -75,6 +75,7 @@ class Op:
         self.mutates: tuple[str, ...] = getattr(cls, "mutates", ())
         self.constants: tuple[str, ...] = getattr(cls, "constants", ())  # inputs without a gradient
         self.view: bool = getattr(cls, "view", False)  # results share memory: no arithmetic
+        self.dynamic: bool = getattr(cls, "dynamic", False)  # shapes depend on values; meta gives the largest
         self.internal: bool = getattr(cls, "internal", False)
         self.many_outputs = any(o.name.startswith("*") for o in self.outputs)
         self.n_visible = sum(not o.hidden for o in self.outputs)  # with many_outputs: at least

@@ -42,6 +42,8 @@ struct Core {
   Slot fn, guard, next, out_keys, allocates, specs;   // of Entry
 } core;
 bool ready = false;
+bool observed = false;  // somebody listens to ops: every call goes to Python, which tells them
+bool direct = false;    // ready and not observed: one flag to test for both
 
 // ---------------------------------------------------------------- the callable of one op
 enum Kind { INPUT, SPEC, OUTPUT, ATTR };
@@ -300,7 +302,7 @@ PyObject* site_call(PyObject* self, PyObject* const* args, size_t nargsf, PyObje
     PyErr_Format(PyExc_TypeError, "%U: expected %d arguments, received %d", s->name, n + s->attrs, count);
     return nullptr;
   }
-  if (!s->simple || !ready) return call_slow(s, args);
+  if (!s->simple || !direct) return call_slow(s, args);
   PyObject* stack[MAX_ARGS + MAX_OUTS];  // inputs as buffers, attributes, outputs
   bool recording = false;
   Inputs held(stack);
@@ -499,7 +501,16 @@ PyObject* call_setup(PyObject*, PyObject* const* a, Py_ssize_t n) {
   for (int i = 0; i < 4; i++) *keys[i] = PyTuple_GET_ITEM(a[10], i);
   c.spec_of = (PyTypeObject*)a[11], c.foreign = a[12];
   c.zero = PyLong_FromLong(0), c.one = PyLong_FromLong(1);
-  ready = true;
+  ready = true, direct = !observed;
+  Py_RETURN_NONE;
+}
+
+// set_observed(bool): whether calls go to Python's `dispatch.call`, which publishes them.
+PyObject* set_observed(PyObject*, PyObject* const* a, Py_ssize_t n) {
+  if (!arity("set_observed", n, 1, 1)) return nullptr;
+  const bool on = as_bool(a[0]);
+  if (PyErr_Occurred()) return nullptr;
+  observed = on, direct = ready && !on;
   Py_RETURN_NONE;
 }
 }  // namespace
@@ -520,5 +531,6 @@ PyMethodDef call_methods[] = {
     {"call_site", (PyCFunction)(void*)call_site, METH_FASTCALL, "call_site(op, ...): the callable of an op"},
     {"restore", (PyCFunction)(void*)restore, METH_FASTCALL, "restore(node, n): the values its vjp asks for, or None"},
     {"call_setup", (PyCFunction)(void*)call_setup, METH_FASTCALL, "call_setup(types, variables, functions, keys)"},
+    {"set_observed", (PyCFunction)(void*)set_observed, METH_FASTCALL, "set_observed(on): every call goes to Python"},
     {nullptr, nullptr, 0, nullptr}};
 }  // namespace spiral
