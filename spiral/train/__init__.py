@@ -7,6 +7,7 @@ from spiral.train.callbacks import Callback
 from spiral.train.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, load_config
 from spiral.train.early_stopping import EarlyStopping
 from spiral.train.evaluate import Evaluation, evaluate
+from spiral.train.metrics import MetricsFile, draw_loss, sparkline
 from spiral.train.precision import MixedPrecision
 from spiral.train.run import prepare, run_training
 from spiral.train.schedule import learning_rate, warmup_cosine
@@ -18,6 +19,7 @@ __all__ = [
     "EarlyStopping",
     "Evaluation",
     "Interrupted",
+    "MetricsFile",
     "MixedPrecision",
     "ModelConfig",
     "OptimConfig",
@@ -26,10 +28,12 @@ __all__ = [
     "TimeBudget",
     "TrainConfig",
     "Trainer",
+    "draw_loss",
     "evaluate",
     "learning_rate",
     "load_config",
     "prepare",
     "run_training",
+    "sparkline",
     "warmup_cosine",
 ]
