@@ -55,6 +55,7 @@ from spiral.backends_registry import backends as backends
 from spiral.inspection import __array_namespace_info__ as __array_namespace_info__
 from spiral.dispatch import explain as explain, prefer as prefer
 from spiral import random as random
+from spiral.shape_evaluation import eval_shape as eval_shape
 from spiral.device import known_devices as devices
 from spiral.storage import (
     default_threads as default_threads,
@@ -75,12 +76,12 @@ newaxis = None
 
 if TYPE_CHECKING:  # so that a type checker knows them, and knows that there are no others
     from spiral import data as data, io as io, linalg as linalg, models as models, nn as nn
-    from spiral import optim as optim, text as text, train as train
+    from spiral import optim as optim, plugin as plugin, text as text, train as train
 else:
 
     def __getattr__(name: str) -> object:
         # loaded at first use: a script that only needs tensors does not pay for them
-        if name in ("linalg", "nn", "optim", "data", "io", "text", "train", "models"):
+        if name in ("linalg", "nn", "optim", "data", "io", "plugin", "text", "train", "models"):
             import importlib
 
             return importlib.import_module(f"spiral.{name}")

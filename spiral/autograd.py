@@ -136,16 +136,12 @@ class SpecOf(NamedTuple):
         return math.prod(self.shape)
 
 
-_wants_cache: dict[str, tuple[tuple[str, int], ...]] = {}
-
-
 def wants_all(op: Op) -> tuple[tuple[str, int], ...]:
     """For a fused op whose vjp cannot be differentiated: its wants, and every input for decompose."""
-    found = _wants_cache.get(op.name)
-    if found is None:
+    if op.wants_all is None:
         extra = [("input", i) for i in range(len(op.inputs)) if ("input", i) not in op.wants]
-        found = _wants_cache[op.name] = (*op.wants, *extra)
-    return found
+        op.wants_all = (*op.wants, *extra)
+    return op.wants_all
 
 
 def note_mutation(op: Op, buffers: Iterable[Any], stamp: Callable[[Any, int], None]) -> None:

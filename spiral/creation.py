@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import array
+import math
 from typing import Any
 
 import numpy as np
 
 from spiral import dlpack
+from spiral.abstract import valueless
+from spiral.dispatch import shapes_only
 from spiral.dtype import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype
 from spiral.errors import ArgumentError, DTypeError
 from spiral.op import F
@@ -135,6 +138,8 @@ def full(shape: Shape, fill_value: bool | int | float, *, dtype: Any = None, dev
     """A tensor filled with one value; its dtype follows the value's type unless given."""
     if dtype is None:
         dtype = bool if isinstance(fill_value, bool) else DEFAULT_INT if isinstance(fill_value, int) else DEFAULT_FLOAT
+    if shapes_only():
+        return valueless(_shape(shape), as_dtype(dtype))
     a = _empty(_shape(shape), as_dtype(dtype).numpy)
     with np.errstate(over="ignore"):  # 1e300 is inf in float32
         a.fill(fill_value)
@@ -153,6 +158,8 @@ def ones(shape: Shape, *, dtype: Any = None, device: Any = None) -> Tensor:
 
 def empty_(shape: Shape, *, dtype: Any = None, device: Any = None) -> Tensor:
     """Uninitialised values, float32 unless a dtype is given."""
+    if shapes_only():
+        return valueless(_shape(shape), as_dtype(dtype or DEFAULT_FLOAT))
     return _place(from_numpy(_empty(_shape(shape), as_dtype(dtype or DEFAULT_FLOAT).numpy), copy=False), device)
 
 
@@ -192,6 +199,8 @@ def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None,
         raise ArgumentError("arange: step must not be 0.")
     whole = all(isinstance(v, int) for v in (start, stop, step))
     wanted = as_dtype(dtype) if dtype is not None else DEFAULT_INT if whole else DEFAULT_FLOAT
+    if shapes_only():
+        return valueless((max(0, math.ceil((stop - start) / step)),), wanted)
     if whole and wanted.kind in ("int", "uint"):
         return _place(from_numpy(np.arange(start, stop, step, dtype=wanted.numpy), copy=True), device)
     return _from_wide(np.arange(start, stop, step, dtype=np.float64), wanted, device)
@@ -203,6 +212,8 @@ def linspace(
     """Evenly spaced numbers."""
     if num < 0:
         raise ArgumentError(f"linspace: num must be at least 0; received {num}.")
+    if shapes_only():
+        return valueless((num,), as_dtype(dtype or DEFAULT_FLOAT))
     a = np.linspace(start, stop, num, endpoint=endpoint, dtype=np.float64)
     return _from_wide(a, as_dtype(dtype or DEFAULT_FLOAT), device)
 
@@ -210,5 +221,7 @@ def linspace(
 def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = None, device: Any = None) -> Tensor:
     """Ones on the k-th diagonal, zeros elsewhere."""
     columns = n_rows if n_cols is None else n_cols
+    if shapes_only():
+        return valueless((n_rows, columns), as_dtype(dtype or DEFAULT_FLOAT))
     k = max(-n_rows - 1, min(k, columns + 1))  # NumPy overflows far outside
     return _from_wide(np.eye(n_rows, columns, k=k, dtype=np.float64), as_dtype(dtype or DEFAULT_FLOAT), device)

@@ -24,7 +24,7 @@ class Device:
         self.code = code
 
     def __str__(self) -> str:
-        return self.type if self.type == "cpu" else f"{self.type}:{self.index}"
+        return self.type if self.type in ("cpu", "meta") else f"{self.type}:{self.index}"
 
     def __repr__(self) -> str:
         return f"Device('{self}')"
@@ -34,7 +34,9 @@ class Device:
 
 
 cpu: Final = Device("cpu", 0, 0)
-_DEVICES: list[Device] = [cpu]
+meta: Final = Device("meta", 0, 1)
+"""Of tensors that have a shape and no values; see `spiral.eval_shape`. Nobody can put a tensor there."""
+_DEVICES: list[Device] = [cpu, meta]
 
 
 def add_device(type: str, index: int) -> Device:
@@ -49,7 +51,7 @@ def add_device(type: str, index: int) -> Device:
 
 def known_devices() -> tuple[Device, ...]:
     """Every device that can be used, the CPU first; backends add theirs when they are first asked for."""
-    return tuple(_DEVICES)
+    return tuple(d for d in _DEVICES if d is not meta)
 
 
 def by_code(code: int) -> Device:
@@ -68,8 +70,8 @@ def as_device(x: Any) -> Device:
         return cpu
     if isinstance(x, str):
         type, _, index = x.partition(":")
-        for d in _DEVICES:
+        for d in known_devices():
             if d.type == type and str(d.index) == (index or "0"):
                 return d
-    names = ", ".join(str(d) for d in _DEVICES)
+    names = ", ".join(str(d) for d in known_devices())
     raise DeviceError(f"device: expected one of {names}; received {x!r}. `spiral doctor` shows why others are absent.")

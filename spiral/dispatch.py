@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from spiral import autograd, backends_registry
+from spiral import autograd, backends_registry, observation
 from spiral.backend import Kernel, Spec, static_reason
 from spiral.device import Device, by_code
 from spiral.dtype import ALL
@@ -33,6 +33,8 @@ from spiral.errors import (
     kind_of,
     received,
 )
+from spiral.observation import observe_choices as observe_choices
+from spiral.observation import observe_ops as observe_ops
 from spiral.op import OPS, Op, make_calls_with
 from spiral.registry import catalog
 from spiral.storage import empty_array, foreign_stamps, native, stamp
@@ -44,14 +46,24 @@ _SCALAR_KEYS = {type(None): KEY_NONE, bool: KEY_BOOL, int: KEY_INT, float: KEY_F
 
 
 class Policy:
-    """How kernels are chosen; owns its table, so that switching a policy is switching a table."""
+    """How kernels are chosen; owns its table, so that switching a policy is switching a table.
 
-    __slots__ = ("deterministic", "fallback", "prefer", "table")
+    With ``choose`` it takes no backend's kernels, but what ``choose(op, args, attrs)`` gives.
+    """
 
-    def __init__(self, prefer: tuple[str, ...] = (), deterministic: bool = False, fallback: str = "allow") -> None:
+    __slots__ = ("choose", "deterministic", "fallback", "prefer", "table")
+
+    def __init__(
+        self,
+        prefer: tuple[str, ...] = (),
+        deterministic: bool = False,
+        fallback: str = "allow",
+        choose: Callable[[Op, tuple[Any, ...], tuple[Any, ...]], Entry] | None = None,
+    ) -> None:
         self.prefer = prefer
         self.deterministic = deterministic
         self.fallback = fallback
+        self.choose = choose
         self.table: dict[tuple[Any, ...], Entry] = {}
 
 
@@ -74,6 +86,11 @@ def policy(prefer: tuple[str, ...] = (), deterministic: bool = False, fallback: 
 
 
 _policy: ContextVar[Policy] = ContextVar("spiral_policy", default=policy())  # noqa: B039 (one per process on purpose)
+
+
+def shapes_only() -> bool:
+    """Whether this context evaluates shapes and no values; see `spiral.eval_shape`."""
+    return _policy.get().choose is not None
 
 
 def clear_tables() -> None:
@@ -195,6 +212,8 @@ def bind(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], pol: Policy) -> 
         CapabilityError: no kernel can run and there is no decomposition, or the policy forbids it.
     """
     _check_args(op, args)
+    if pol.choose is not None:
+        return pol.choose(op, args, attrs)
     device = device_of(op, args)
     first: Entry | None = None
     last: Entry | None = None
@@ -280,44 +299,55 @@ def call(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
         before = _changes
         entry = bind(op, args, attrs, pol)
         with _lock:
-            if before == _changes:  # else chosen among backends that are gone
+            current = before == _changes  # else chosen among backends that are gone
+            if current:
                 pol.table[table_key] = entry
+        if current:
+            observation.note_choice(op.name, table_key, pol, entry.backend)
     while entry.guard is not None and not entry.guard(*raw, *attrs):
         if entry.next is None:
             rows = _candidates(op, args, attrs, pol, probe_guards=True)
             raise CapabilityError(f"{op.name}: no kernel takes these shapes or attributes.\n" + _table(rows))
         entry = entry.next
-    fn = entry.fn
-    if fn is None:
+    if entry.fn is None:
         assert op.decompose is not None
-        return op.decompose(*args, *attrs)
+        result = op.decompose(*args, *attrs)
+    else:
+        outs = _outputs(op, entry, args, raw, attrs)
+        if op.mutated:
+            if recording and autograd.grad_enabled():
+                _check_mutation(op, args)
+            autograd.note_mutation(op, [raw[i] for i in op.mutated], stamp)
+        if op.mutated and not outs:
+            result = None
+        elif recording and not op.nondifferentiable and autograd.grad_enabled():
+            result = autograd.record(op, args, raw, attrs, outs, entry.out_keys)
+        elif op.many_outputs:
+            result = tuple([wrap(o, entry.out_keys[0]) for o in outs])
+        elif op.n_visible == 1:
+            result = wrap(outs[0], entry.out_keys[0])
+        else:
+            result = tuple([wrap(o, k) for o, k in zip(outs[: op.n_visible], entry.out_keys, strict=False)])
+    if observation.ops is not None:
+        observation.tell_op(op.name, args, result, entry.backend)
+    return result
+
+
+def _outputs(op: Op, entry: Entry, args: tuple[Any, ...], raw: list[Any], attrs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Launches a kernel; the arrays it gives, or that were made for it."""
+    fn = entry.fn
     if entry.allocates:
         try:
             outs = fn(*raw, *attrs)
         except (ValueError, TypeError, IndexError) as error:
             raise _better_error(op, args, attrs, error) from error
-        if not isinstance(outs, tuple):
-            outs = (outs,)
-    else:
-        specs = call_meta(op, args, attrs)
-        outs = tuple([empty_array(s) for s in specs])
-        try:
-            fn(*raw, *attrs, *outs)
-        except (ValueError, TypeError, IndexError) as error:
-            raise _better_error(op, args, attrs, error) from error
-    if op.mutated:
-        if recording and autograd.grad_enabled():
-            _check_mutation(op, args)
-        autograd.note_mutation(op, [raw[i] for i in op.mutated], stamp)
-        if not outs:
-            return None
-    if recording and not op.nondifferentiable and autograd.grad_enabled():
-        return autograd.record(op, args, raw, attrs, outs, entry.out_keys)
-    if op.many_outputs:
-        return tuple([wrap(o, entry.out_keys[0]) for o in outs])
-    if op.n_visible == 1:
-        return wrap(outs[0], entry.out_keys[0])
-    return tuple([wrap(o, k) for o, k in zip(outs[: op.n_visible], entry.out_keys, strict=False)])
+        return outs if isinstance(outs, tuple) else (outs,)
+    made = tuple([empty_array(s) for s in call_meta(op, args, attrs)])
+    try:
+        fn(*raw, *attrs, *made)
+    except (ValueError, TypeError, IndexError) as error:
+        raise _better_error(op, args, attrs, error) from error
+    return made
 
 
 def _make_call(op: Op) -> Callable[..., Any]:
@@ -515,6 +545,8 @@ def prefer(*backends: str, deterministic: bool | None = None, fallback: str | No
         now.deterministic if deterministic is None else deterministic,
         now.fallback if fallback is None else fallback,
     )
+    if now.choose is not None:
+        chosen = now  # where only shapes are evaluated, no kernel is to be preferred
     token = _policy.set(chosen)
     try:
         yield

@@ -32,6 +32,10 @@ class CapabilityError(SpiralError, RuntimeError):
     """No backend can run an op; the message lists every candidate with its reason."""
 
 
+class NoValueError(SpiralError, RuntimeError):
+    """A value was asked for where only shapes and dtypes are known; see `spiral.eval_shape`."""
+
+
 class AutogradError(SpiralError, RuntimeError):
     """Backward was asked for where no gradient can be computed, or a saved value was overwritten."""
 

@@ -75,6 +75,7 @@ class Op:
         self.mutates: tuple[str, ...] = getattr(cls, "mutates", ())
         self.constants: tuple[str, ...] = getattr(cls, "constants", ())  # inputs without a gradient
         self.view: bool = getattr(cls, "view", False)  # results share memory: no arithmetic
+        self.dynamic: bool = getattr(cls, "dynamic", False)  # shapes depend on values; meta gives the largest
         self.internal: bool = getattr(cls, "internal", False)
         self.many_outputs = any(o.name.startswith("*") for o in self.outputs)
         self.n_visible = sum(not o.hidden for o in self.outputs)  # with many_outputs: at least
@@ -85,6 +86,7 @@ class Op:
         self.mutated = tuple(names.index(m) for m in self.mutates)
         # what vjp asks for, as ("input" | "spec" | "output" | "attr", position)
         self.wants: tuple[tuple[str, int], ...] = ()
+        self.wants_all: tuple[tuple[str, int], ...] | None = None  # see `spiral.autograd.wants_all`
         # names no hidden output, so it can itself be differentiated
         self.exact_vjp = self.vjp is not None
         if self.vjp is not None:

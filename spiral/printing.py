@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from spiral.abstract import NoValues
+
 
 def tensor_repr(t: Any) -> str:
     """Values with four digits, then what is not obvious from them: dtype, device, gradient.
@@ -16,6 +18,8 @@ def tensor_repr(t: Any) -> str:
         Tensor([1. , 2.5])
     """
     a = t._a
+    if isinstance(a, NoValues):
+        return f"Tensor(shape={t.shape}, dtype={t.dtype.name}, without values)"
     if t.dtype.storage_only:
         a = a.astype(np.float32)
     head = "Tensor("

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from spiral import philox
-from spiral.dtype import DEFAULT_FLOAT, DType, as_dtype
+from spiral.abstract import valueless
+from spiral.dispatch import shapes_only
+from spiral.dtype import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype
 from spiral.errors import ArgumentError
 from spiral.tensor import Tensor, from_numpy
 
@@ -25,6 +27,8 @@ def manual_seed(seed: int) -> None:
     if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
         raise ArgumentError(f"manual_seed: expected an integer in [0, 2^64); received {seed!r}.")
     seed = int(seed)
+    if shapes_only():
+        return
     with _lock:
         _state.update(seed=seed, stream=0)
 
@@ -37,15 +41,18 @@ def get_state() -> dict[str, int]:
 
 def set_state(state: dict[str, int]) -> None:
     """Restores what `get_state` returned."""
+    if shapes_only():
+        return
     with _lock:
         _state.update(seed=int(state["seed"]), stream=int(state["stream"]))
 
 
 def next_stream() -> tuple[int, int]:
-    """Takes the next stream: (seed, stream)."""
+    """Takes the next stream: (seed, stream). Where only shapes are evaluated it stays for the next caller."""
+    kept = shapes_only()
     with _lock:
         stream = _state["stream"]
-        _state["stream"] = stream + 1
+        _state["stream"] = stream + (not kept)
         return _state["seed"], stream
 
 
@@ -70,6 +77,8 @@ def uniform(
 ) -> Tensor:
     """Uniform numbers in [low, high)."""
     shape = _shape(shape)
+    if shapes_only():
+        return valueless(shape, as_dtype(dtype or DEFAULT_FLOAT))
     return _finish(philox.uniform(*next_stream(), 0, int(np.prod(shape)), low, high), shape, dtype, device)
 
 
@@ -83,6 +92,8 @@ def normal(
 ) -> Tensor:
     """Normal numbers."""
     shape = _shape(shape)
+    if shapes_only():
+        return valueless(shape, as_dtype(dtype or DEFAULT_FLOAT))
     return _finish(philox.normal(*next_stream(), 0, int(np.prod(shape)), mean, std), shape, dtype, device)
 
 
@@ -91,9 +102,13 @@ def integers(low: int, high: int, shape: int | tuple[int, ...], *, device: Any =
     shape = _shape(shape)
     if not 0 < high - low < 2**32:
         raise ArgumentError(f"integers: expected 0 < high - low < 2^32; received low={low}, high={high}.")
+    if shapes_only():
+        return valueless(shape, DEFAULT_INT)
     return _finish(philox.integers(*next_stream(), 0, int(np.prod(shape)), low, high), shape, None, device)
 
 
 def permutation(n: int) -> Tensor:
     """The numbers 0 to n - 1 in random order."""
+    if shapes_only():
+        return valueless((n,), DEFAULT_INT)
     return from_numpy(np.argsort(philox.random_bits(*next_stream(), 0, n), kind="stable").astype(np.int64), copy=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from spiral import autograd, dispatch, dlpack
+from spiral.abstract import NoValues
 from spiral.autograd import Leaf
 from spiral.device import Device, as_device, cpu
 from spiral.dtype import ALL, DType, as_dtype, bool_, float64, int64
@@ -348,6 +349,8 @@ class Tensor(TensorCore):
         Raises:
             DeviceError: the tensor is not on the CPU.
         """
+        if isinstance(self._a, NoValues):
+            self._a.item()  # says that there are none
         if self._key > DTYPE_MASK:
             raise DeviceError(f"numpy: the tensor is on {self.device}; use .to('cpu') first.")
         view = self._a.view()
@@ -406,7 +409,7 @@ class Tensor(TensorCore):
         if isinstance(target, DType) or (isinstance(target, str) and target in {d.name for d in ALL}):
             return self.astype(target, copy=False)
         device = as_device(target)
-        if device is self.device:
+        if device is self.device or dispatch.shapes_only():
             return self
         raise DeviceError(f"to: no backend here moves tensors from {self.device} to {device}.")
 
@@ -483,7 +486,8 @@ class Tensor(TensorCore):
         if not self.is_leaf:
             raise AutogradError("deepcopy: this tensor is a recorded result; use .detach() first.")
         t = type(self).__new__(type(self))
-        t._a, t._key, t._index = copy_array(self._a), self._key, 0
+        t._a = self._a if isinstance(self._a, NoValues) else copy_array(self._a)
+        t._key, t._index = self._key, 0
         t._node = Leaf() if self._node is not None else None
         memo[id(self)] = t
         return t

@@ -42,6 +42,8 @@ struct Core {
   Slot fn, guard, next, out_keys, allocates, specs;   // of Entry
 } core;
 bool ready = false;
+bool observed = false;  // somebody listens to ops: every call goes to Python, which tells them
+bool direct = false;    // ready and not observed: one flag to test for both
 
 // ---------------------------------------------------------------- the callable of one op
 enum Kind { INPUT, SPEC, OUTPUT, ATTR };
@@ -300,7 +302,7 @@ PyObject* site_call(PyObject* self, PyObject* const* args, size_t nargsf, PyObje
     PyErr_Format(PyExc_TypeError, "%U: expected %d arguments, received %d", s->name, n + s->attrs, count);
     return nullptr;
   }
-  if (!s->simple || !ready) return call_slow(s, args);
+  if (!s->simple || !direct) return call_slow(s, args);
   PyObject* stack[MAX_ARGS + MAX_OUTS];  // inputs as buffers, attributes, outputs
   bool recording = false;
   Inputs held(stack);
@@ -435,10 +437,18 @@ PyObject* restore(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return values.take();
 }
 
+// an op holds its site and the site its op: the collector takes both when a plugin's op is gone
+int site_traverse(PyObject* self, visitproc visit, void* arg) {
+  Site* s = (Site*)self;
+  for (PyObject* o : {s->op, s->id, s->meta, s->decompose, s->name}) Py_VISIT(o);
+  return 0;
+}
+
 void site_dealloc(PyObject* self) {
   Site* s = (Site*)self;
+  PyObject_GC_UnTrack(self);
   for (PyObject* o : {s->op, s->id, s->meta, s->decompose, s->name}) Py_XDECREF(o);
-  PyObject_Free(self);
+  PyObject_GC_Del(self);
 }
 
 PyTypeObject SiteType = {PyVarObject_HEAD_INIT(nullptr, 0)};
@@ -448,7 +458,7 @@ PyTypeObject SiteType = {PyVarObject_HEAD_INIT(nullptr, 0)};
 PyObject* call_site(PyObject*, PyObject* const* a, Py_ssize_t n) {
   if (!arity("call_site", n, 12, 12)) return nullptr;
   const Py_ssize_t wants = PyTuple_GET_SIZE(a[11]), inputs = as_int(a[5]), attrs = as_int(a[6]);
-  Site* s = PyObject_New(Site, &SiteType);
+  Site* s = PyObject_GC_New(Site, &SiteType);
   if (!s) return nullptr;
   s->call = site_call;
   s->op = Py_NewRef(a[0]), s->id = Py_NewRef(a[1]), s->name = Py_NewRef(a[2]), s->meta = Py_NewRef(a[3]);
@@ -466,6 +476,7 @@ PyObject* call_site(PyObject*, PyObject* const* a, Py_ssize_t n) {
     Py_DECREF(s);
     return nullptr;
   }
+  PyObject_GC_Track(s);
   return (PyObject*)s;
 }
 
@@ -490,7 +501,16 @@ PyObject* call_setup(PyObject*, PyObject* const* a, Py_ssize_t n) {
   for (int i = 0; i < 4; i++) *keys[i] = PyTuple_GET_ITEM(a[10], i);
   c.spec_of = (PyTypeObject*)a[11], c.foreign = a[12];
   c.zero = PyLong_FromLong(0), c.one = PyLong_FromLong(1);
-  ready = true;
+  ready = true, direct = !observed;
+  Py_RETURN_NONE;
+}
+
+// set_observed(bool): whether calls go to Python's `dispatch.call`, which publishes them.
+PyObject* set_observed(PyObject*, PyObject* const* a, Py_ssize_t n) {
+  if (!arity("set_observed", n, 1, 1)) return nullptr;
+  const bool on = as_bool(a[0]);
+  if (PyErr_Occurred()) return nullptr;
+  observed = on, direct = ready && !on;
   Py_RETURN_NONE;
 }
 }  // namespace
@@ -499,10 +519,11 @@ bool call_ready() {
   SiteType.tp_name = "spiral.Site";
   SiteType.tp_doc = "The callable of one op: inputs, then attributes, by position";
   SiteType.tp_basicsize = sizeof(Site);
-  SiteType.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL;
+  SiteType.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_HAVE_GC;
   SiteType.tp_vectorcall_offset = offsetof(Site, call);
   SiteType.tp_call = PyVectorcall_Call;
   SiteType.tp_dealloc = site_dealloc;
+  SiteType.tp_traverse = site_traverse;
   return PyType_Ready(&SiteType) == 0;
 }
 
@@ -510,5 +531,6 @@ PyMethodDef call_methods[] = {
     {"call_site", (PyCFunction)(void*)call_site, METH_FASTCALL, "call_site(op, ...): the callable of an op"},
     {"restore", (PyCFunction)(void*)restore, METH_FASTCALL, "restore(node, n): the values its vjp asks for, or None"},
     {"call_setup", (PyCFunction)(void*)call_setup, METH_FASTCALL, "call_setup(types, variables, functions, keys)"},
+    {"set_observed", (PyCFunction)(void*)set_observed, METH_FASTCALL, "set_observed(on): every call goes to Python"},
     {nullptr, nullptr, 0, nullptr}};
 }  // namespace spiral

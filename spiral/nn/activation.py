@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from spiral import ops
 from spiral.nn import functional
-from spiral.nn.arguments import choice, integer, real, tensors
+from spiral.nn.arguments import Positive, choice, integer, real, tensors
 from spiral.nn.module import Module
+from spiral.schema_values import OneOf
 from spiral.tensor import Tensor
 from spiral.tensor_core import TensorCore
 
@@ -24,7 +27,7 @@ class GELU(Module):
         approximate: ``"none"`` for the exact form, ``"tanh"`` for GPT-2's.
     """
 
-    def __init__(self, approximate: str = "none") -> None:
+    def __init__(self, approximate: Annotated[str, OneOf("none", "tanh")] = "none") -> None:
         super().__init__()
         self.approximate = choice("GELU", "approximate", approximate, ("none", "tanh"))
 
@@ -73,7 +76,7 @@ class ELU(Module):
 class Softplus(Module):
     """log(1 + exp(beta x)) / beta."""
 
-    def __init__(self, beta: float = 1.0) -> None:
+    def __init__(self, beta: Positive = 1.0) -> None:
         super().__init__()
         self.beta = real("Softplus", "beta", beta, 0.0, above=True)
 

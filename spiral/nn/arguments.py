@@ -9,12 +9,20 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from spiral.errors import ArgumentError, DTypeError, kind_of, received
+from spiral.schema_values import Range
 from spiral.tensor_core import TensorCore
+
+# what constructors declare, so that a configuration is refused before anything is built
+Size = Annotated[int, Range(1)]
+Count = Annotated[int, Range(0)]
+Probability = Annotated[float, Range(0, 1)]
+NotNegative = Annotated[float, Range(0)]
+Positive = Annotated[float, Range(0, open_low=True)]
 
 
 def integer(owner: str, what: str, value: Any, least: int | None = None) -> int:

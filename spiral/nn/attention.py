@@ -5,7 +5,7 @@ from __future__ import annotations
 from spiral import ops
 from spiral.errors import ArgumentError, ShapeError, received
 from spiral.nn import functional
-from spiral.nn.arguments import flag, integer, real, tensors
+from spiral.nn.arguments import Count, Probability, Size, flag, integer, real, tensors
 from spiral.nn.linear import Linear
 from spiral.nn.module import Module
 from spiral.nn.rotary import RotaryEmbedding
@@ -37,15 +37,15 @@ class MultiHeadAttention(Module):
 
     def __init__(
         self,
-        d_model: int,
-        n_head: int,
-        n_kv_head: int | None = None,
+        d_model: Size,
+        n_head: Size,
+        n_kv_head: Size | None = None,
         *,
-        head_dim: int | None = None,
+        head_dim: Size | None = None,
         causal: bool = False,
-        window: int = 0,
+        window: Count = 0,
         bias: bool = True,
-        dropout: float = 0.0,
+        dropout: Probability = 0.0,
         rope: RotaryEmbedding | None = None,
     ) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from spiral import ops
 from spiral.creation import arange
+from spiral.dispatch import shapes_only
 from spiral.errors import ArgumentError, DTypeError, IndexingError, ShapeError, kind_of
 from spiral.nn.arguments import choice, integer, real, tensors
 from spiral.nn.loss_functions import REDUCTIONS, reduced
@@ -164,7 +165,11 @@ def nll_loss(
         )
     counts = targets != ignore_index
     classes = ops.where(counts, targets, 0)
-    if targets.size and (int(ops.min(classes)) < 0 or int(ops.max(classes)) >= log_probs.shape[-1]):
+    if (
+        targets.size
+        and not shapes_only()
+        and (int(ops.min(classes)) < 0 or int(ops.max(classes)) >= log_probs.shape[-1])
+    ):
         wrong = int(ops.min(classes)) if int(ops.min(classes)) < 0 else int(ops.max(classes))
         raise IndexingError(f"nll_loss: target {wrong} is not in [0, {log_probs.shape[-1]}).")
     rows = log_probs.reshape(targets.size, log_probs.shape[-1])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from spiral.creation import empty_
 from spiral.errors import ArgumentError
 from spiral.nn import functional, init
-from spiral.nn.arguments import flag, integer
+from spiral.nn.arguments import Count, Size, flag, integer
 from spiral.nn.module import Module
 from spiral.nn.parameter import Parameter
-from spiral.nn.pool_functions import Pair, pair
+from spiral.nn.pool_functions import CountPair, SizePair, pair
+from spiral.schema_values import OneOf
 from spiral.tensor import Tensor
 
 
@@ -68,13 +70,13 @@ class Conv2d(_Conv):
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Pair,
-        stride: Pair = 1,
-        padding: Pair | str = 0,
-        dilation: Pair = 1,
-        groups: int = 1,
+        in_channels: Size,
+        out_channels: Size,
+        kernel_size: SizePair,
+        stride: SizePair = 1,
+        padding: CountPair | Annotated[str, OneOf("same")] = 0,
+        dilation: SizePair = 1,
+        groups: Size = 1,
         bias: bool = True,
     ) -> None:
         super().__init__()
@@ -101,13 +103,13 @@ class Conv1d(_Conv):
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
-        padding: int | str = 0,
-        dilation: int = 1,
-        groups: int = 1,
+        in_channels: Size,
+        out_channels: Size,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Count | Annotated[str, OneOf("same")] = 0,
+        dilation: Size = 1,
+        groups: Size = 1,
         bias: bool = True,
     ) -> None:
         super().__init__()

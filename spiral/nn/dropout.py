@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spiral.nn import functional
-from spiral.nn.arguments import real
+from spiral.nn.arguments import Probability, real
 from spiral.nn.module import Module
 from spiral.tensor import Tensor
 
@@ -14,7 +14,7 @@ class Dropout(Module):
     The mask comes from `spiral.random`, so the same seed gives the same mask on every backend.
     """
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, p: Probability = 0.5) -> None:
         super().__init__()
         self.p = real("Dropout", "p", p, 0.0, 1.0)
 

@@ -7,7 +7,7 @@ from spiral.autograd import no_grad
 from spiral.creation import arange, empty_
 from spiral.errors import ArgumentError
 from spiral.nn import functional, init
-from spiral.nn.arguments import integer
+from spiral.nn.arguments import Size, integer
 from spiral.nn.module import Module
 from spiral.nn.parameter import Parameter
 from spiral.tensor import Tensor
@@ -25,7 +25,7 @@ class Embedding(Module):
     weight: Parameter
     padding_idx: int | None
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None) -> None:
+    def __init__(self, num_embeddings: Size, embedding_dim: Size, padding_idx: int | None = None) -> None:
         super().__init__()
         self.num_embeddings = rows = integer("Embedding", "num_embeddings", num_embeddings, 1)
         self.embedding_dim = integer("Embedding", "embedding_dim", embedding_dim, 1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from spiral import ops
-from spiral.nn.arguments import choice, flag, integer
+from spiral.nn.arguments import Size, choice, flag, integer
 from spiral.nn.linear import Linear
 from spiral.nn.module import Module
+from spiral.schema_values import OneOf
 from spiral.tensor import Tensor
 
 
@@ -18,7 +21,7 @@ class _Gated(Module):
         bias: Whether the projections have biases.
     """
 
-    def __init__(self, d_model: int, hidden_dim: int, bias: bool = False) -> None:
+    def __init__(self, d_model: Size, hidden_dim: Size, bias: bool = False) -> None:
         super().__init__()
         name = type(self).__name__
         d_model, hidden_dim = integer(name, "d_model", d_model, 1), integer(name, "hidden_dim", hidden_dim, 1)
@@ -39,7 +42,13 @@ class SwiGLU(_Gated):
 class GeGLU(_Gated):
     """down(gelu(gate(x)) * up(x)); arguments as in `SwiGLU`, and which form of gelu."""
 
-    def __init__(self, d_model: int, hidden_dim: int, bias: bool = False, approximate: str = "none") -> None:
+    def __init__(
+        self,
+        d_model: Size,
+        hidden_dim: Size,
+        bias: bool = False,
+        approximate: Annotated[str, OneOf("none", "tanh")] = "none",
+    ) -> None:
         super().__init__(d_model, hidden_dim, bias)
         self.approximate = choice("GeGLU", "approximate", approximate, ("none", "tanh"))
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from spiral import random
 from spiral.creation import asarray, full
+from spiral.dispatch import shapes_only
 from spiral.errors import ArgumentError, DTypeError, ShapeError
 from spiral.nn.arguments import choice, real, tensors
 from spiral.tensor import Tensor
@@ -130,6 +131,8 @@ def trunc_normal_(tensor: T, mean: float = 0.0, std: float = 1.0, a: float = -2.
     inside = 0.5 * (math.erf((b - mean) / root) - math.erf((a - mean) / root))
     if not inside >= 0.01:
         raise ArgumentError(f"trunc_normal_: [{a}, {b}] holds less than 1 % of a normal of mean {mean} and std {std}.")
+    if shapes_only():
+        return tensor
     values = np.array(random.normal(tensor.shape, mean=mean, std=std).numpy())
     while (outside := (values < a) | (values > b)).any():
         values[outside] = random.normal(int(outside.sum()), mean=mean, std=std).numpy()
@@ -142,6 +145,8 @@ def orthogonal_(tensor: T, gain: float = 1.0) -> T:
     _floating("orthogonal_", tensor)
     _fans("orthogonal_", tensor)
     gain = real("orthogonal_", "gain", gain)
+    if shapes_only():
+        return tensor
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
     normal = random.normal((max(rows, columns), min(rows, columns))).numpy().astype(np.float64)
     q, r = np.linalg.qr(normal)

@@ -7,7 +7,7 @@ import math
 from spiral import ops
 from spiral.creation import empty_
 from spiral.nn import init
-from spiral.nn.arguments import flag, integer
+from spiral.nn.arguments import Size, flag, integer
 from spiral.nn.module import Module
 from spiral.nn.parameter import Parameter
 from spiral.tensor import Tensor
@@ -45,7 +45,7 @@ class Linear(Module):
     weight: Parameter
     bias: Parameter | None
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+    def __init__(self, in_features: Size, out_features: Size, bias: bool = True) -> None:
         super().__init__()
         self.in_features = integer("Linear", "in_features", in_features, 1)
         self.out_features = integer("Linear", "out_features", out_features, 1)

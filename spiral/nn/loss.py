@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from spiral.nn import functional
-from spiral.nn.arguments import choice, flag, integer, real
+from spiral.nn.arguments import NotNegative, Positive, Probability, choice, flag, integer, real
 from spiral.nn.loss_functions import REDUCTIONS
 from spiral.nn.module import Module
+from spiral.schema_values import OneOf
 from spiral.tensor import Tensor
+
+Reduction = Annotated[str, OneOf(*REDUCTIONS)]
 
 
 class _Loss(Module):
     _reductions: tuple[str, ...] = REDUCTIONS
 
-    def __init__(self, reduction: str = "mean") -> None:
+    def __init__(self, reduction: Reduction = "mean") -> None:
         super().__init__()
         self.reduction = choice(type(self).__name__, "reduction", reduction, self._reductions)
 
@@ -23,7 +28,7 @@ class _Loss(Module):
 class _ClassLoss(_Loss):
     weight: Tensor | None
 
-    def __init__(self, weight: Tensor | None, ignore_index: int, reduction: str) -> None:
+    def __init__(self, weight: Tensor | None, ignore_index: int, reduction: Reduction) -> None:
         super().__init__(reduction)
         self.register_buffer("weight", weight)
         self.ignore_index = integer(type(self).__name__, "ignore_index", ignore_index)
@@ -39,9 +44,9 @@ class CrossEntropyLoss(_ClassLoss):
         self,
         weight: Tensor | None = None,
         ignore_index: int = -100,
-        label_smoothing: float = 0.0,
-        z_loss: float = 0.0,
-        reduction: str = "mean",
+        label_smoothing: Probability = 0.0,
+        z_loss: NotNegative = 0.0,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__(weight, ignore_index, reduction)
         self.label_smoothing = real("CrossEntropyLoss", "label_smoothing", label_smoothing, 0.0, 1.0)
@@ -62,7 +67,7 @@ class CrossEntropyLoss(_ClassLoss):
 class NLLLoss(_ClassLoss):
     """See `spiral.nn.functional.nll_loss`; the weight is a buffer."""
 
-    def __init__(self, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> None:
+    def __init__(self, weight: Tensor | None = None, ignore_index: int = -100, reduction: Reduction = "mean") -> None:
         super().__init__(weight, ignore_index, reduction)
 
     def forward(self, log_probs: Tensor, targets: Tensor) -> Tensor:
@@ -88,7 +93,7 @@ class L1Loss(_Loss):
 class SmoothL1Loss(_Loss):
     """See `spiral.nn.functional.smooth_l1_loss`."""
 
-    def __init__(self, beta: float = 1.0, reduction: str = "mean") -> None:
+    def __init__(self, beta: NotNegative = 1.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
         self.beta = real("SmoothL1Loss", "beta", beta, 0.0)
 
@@ -99,7 +104,7 @@ class SmoothL1Loss(_Loss):
 class HuberLoss(_Loss):
     """See `spiral.nn.functional.huber_loss`."""
 
-    def __init__(self, delta: float = 1.0, reduction: str = "mean") -> None:
+    def __init__(self, delta: Positive = 1.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
         self.delta = real("HuberLoss", "delta", delta, 0.0, above=True)
 
@@ -110,7 +115,7 @@ class HuberLoss(_Loss):
 class BCEWithLogitsLoss(_Loss):
     """See `spiral.nn.functional.binary_cross_entropy_with_logits`."""
 
-    def __init__(self, pos_weight: Tensor | float | None = None, reduction: str = "mean") -> None:
+    def __init__(self, pos_weight: Tensor | NotNegative | None = None, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
         number = pos_weight is None or isinstance(pos_weight, Tensor)
         self.pos_weight = pos_weight if number else real("BCEWithLogitsLoss", "pos_weight", pos_weight, 0.0)
@@ -131,7 +136,9 @@ class KLDivLoss(_Loss):
 
     _reductions = (*REDUCTIONS, "batchmean")
 
-    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+    def __init__(
+        self, reduction: Annotated[str, OneOf(*REDUCTIONS, "batchmean")] = "mean", log_target: bool = False
+    ) -> None:
         super().__init__(reduction)
         self.log_target = flag("KLDivLoss", "log_target", log_target)
 

@@ -9,7 +9,7 @@ from spiral.autograd import no_grad
 from spiral.creation import asarray, ones, zeros
 from spiral.errors import ArgumentError, ShapeError
 from spiral.nn import functional
-from spiral.nn.arguments import flag, integer, integers, real, tensors
+from spiral.nn.arguments import NotNegative, Probability, Size, flag, integer, integers, real, tensors
 from spiral.nn.module import Module
 from spiral.nn.parameter import Parameter
 from spiral.tensor import Tensor
@@ -31,8 +31,8 @@ class LayerNorm(Module):
 
     def __init__(
         self,
-        normalized_shape: int | Sequence[int],
-        eps: float = 1e-5,
+        normalized_shape: Size | Sequence[Size],
+        eps: NotNegative = 1e-5,
         elementwise_affine: bool = True,
         bias: bool = True,
     ) -> None:
@@ -58,7 +58,7 @@ class RMSNorm(Module):
     weight: Parameter | None
 
     def __init__(
-        self, normalized_shape: int | Sequence[int], eps: float = 1e-6, elementwise_affine: bool = True
+        self, normalized_shape: Size | Sequence[Size], eps: NotNegative = 1e-6, elementwise_affine: bool = True
     ) -> None:
         super().__init__()
         self.normalized_shape = integers("RMSNorm", "normalized_shape", normalized_shape, 1)
@@ -79,7 +79,7 @@ class GroupNorm(Module):
     weight: Parameter | None
     bias: Parameter | None
 
-    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
+    def __init__(self, num_groups: Size, num_channels: Size, eps: NotNegative = 1e-5, affine: bool = True) -> None:
         super().__init__()
         num_groups = integer("GroupNorm", "num_groups", num_groups, 1)
         num_channels = integer("GroupNorm", "num_channels", num_channels, 1)
@@ -127,9 +127,9 @@ class _BatchNorm(Module):
 
     def __init__(
         self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
+        num_features: Size,
+        eps: NotNegative = 1e-5,
+        momentum: Probability | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from spiral.abstract import NoValues
 from spiral.autograd import Leaf
 from spiral.errors import ArgumentError, AutogradError, DTypeError, kind_of
 from spiral.storage import copy_array
@@ -44,7 +45,7 @@ class Parameter(Tensor):
         return _over(cls, data._a, data._key, requires_grad)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
-        twin = _over(type(self), copy_array(self._a), self._key, self._node is not None)
+        twin = _over(type(self), _copied(self._a), self._key, self._node is not None)
         memo[id(self)] = twin
         return twin
 
@@ -54,6 +55,10 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return f"Parameter({super().__repr__()})"
+
+
+def _copied(array: Any) -> Any:
+    return array if isinstance(array, NoValues) else copy_array(array)
 
 
 def _over(cls: type[Parameter], array: Any, key: int, requires_grad: bool) -> Parameter:

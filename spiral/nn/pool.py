@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from spiral.nn import functional
-from spiral.nn.arguments import flag, integer
+from spiral.nn.arguments import Count, Size, flag, integer
 from spiral.nn.module import Module
-from spiral.nn.pool_functions import Pair, output_sizes, pair
+from spiral.nn.pool_functions import CountPair, SizePair, output_sizes, pair
 from spiral.tensor import Tensor
 
 
 class _Pool(Module):
-    def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
+    def __init__(self, kernel_size: SizePair, stride: SizePair | None = None, padding: CountPair = 0) -> None:
         super().__init__()
         name = type(self).__name__
         self.kernel_size = pair(f"{name}: kernel_size", kernel_size, 1)
@@ -32,7 +32,11 @@ class AvgPool2d(_Pool):
     """Mean of each window of x (N, C, H, W); ``count_include_pad`` counts the padding's zeros."""
 
     def __init__(
-        self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, count_include_pad: bool = True
+        self,
+        kernel_size: SizePair,
+        stride: SizePair | None = None,
+        padding: CountPair = 0,
+        count_include_pad: bool = True,
     ) -> None:
         super().__init__(kernel_size, stride, padding)
         self.count_include_pad = flag("AvgPool2d", "count_include_pad", count_include_pad)
@@ -42,7 +46,7 @@ class AvgPool2d(_Pool):
 
 
 class _Pool1d(Module):
-    def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0) -> None:
+    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Count = 0) -> None:
         super().__init__()
         name = type(self).__name__
         self.kernel_size = integer(name, "kernel_size", kernel_size, 1)
@@ -64,7 +68,7 @@ class AvgPool1d(_Pool1d):
     """Mean of each window of x (N, C, L); ``count_include_pad`` counts the padding's zeros."""
 
     def __init__(
-        self, kernel_size: int, stride: int | None = None, padding: int = 0, count_include_pad: bool = True
+        self, kernel_size: Size, stride: Size | None = None, padding: Count = 0, count_include_pad: bool = True
     ) -> None:
         super().__init__(kernel_size, stride, padding)
         self.count_include_pad = flag("AvgPool1d", "count_include_pad", count_include_pad)
@@ -76,7 +80,7 @@ class AvgPool1d(_Pool1d):
 class AdaptiveAvgPool2d(Module):
     """Means over windows of x (N, C, H, W) so chosen that the result is (N, C, *output_size); None keeps a length."""
 
-    def __init__(self, output_size: int | tuple[int | None, int | None] = 1) -> None:
+    def __init__(self, output_size: Size | tuple[Size | None, Size | None] = 1) -> None:
         super().__init__()
         self.output_size = output_sizes("AdaptiveAvgPool2d", output_size)
 
@@ -90,7 +94,7 @@ class AdaptiveAvgPool2d(Module):
 class AdaptiveAvgPool1d(Module):
     """Means over windows of x (N, C, L) so chosen that the result is (N, C, output_size)."""
 
-    def __init__(self, output_size: int = 1) -> None:
+    def __init__(self, output_size: Size = 1) -> None:
         super().__init__()
         self.output_size = integer("AdaptiveAvgPool1d", "output_size", output_size, 1)
 

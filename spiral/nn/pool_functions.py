@@ -9,11 +9,13 @@ import numpy as np
 from spiral import ops
 from spiral.creation import asarray
 from spiral.errors import ArgumentError, ShapeError, received
-from spiral.nn.arguments import flag, integer, integers, tensors
+from spiral.nn.arguments import Count, Size, flag, integer, integers, tensors
 from spiral.tensor import Tensor
 from spiral.tensor_core import TensorCore
 
 Pair = int | tuple[int, int]
+SizePair = Size | tuple[Size, Size]
+CountPair = Count | tuple[Count, Count]
 
 
 def pair(name: str, value: Pair, least: int = 0) -> tuple[int, int]:

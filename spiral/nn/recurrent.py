@@ -9,7 +9,7 @@ from spiral import ops
 from spiral.creation import empty_, zeros
 from spiral.errors import ArgumentError, ShapeError, received
 from spiral.nn import functional, init
-from spiral.nn.arguments import flag, integer, real, tensors
+from spiral.nn.arguments import Probability, Size, flag, integer, real, tensors
 from spiral.nn.module import Module
 from spiral.nn.parameter import Parameter
 from spiral.tensor import Tensor
@@ -21,12 +21,12 @@ class _Recurrent(Module):
 
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
+        input_size: Size,
+        hidden_size: Size,
+        num_layers: Size = 1,
         bias: bool = True,
         batch_first: bool = False,
-        dropout: float = 0.0,
+        dropout: Probability = 0.0,
         bidirectional: bool = False,
     ) -> None:
         super().__init__()

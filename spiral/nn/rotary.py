@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 
 from spiral import ops
 from spiral.creation import asarray
 from spiral.errors import ArgumentError, ShapeError
-from spiral.nn.arguments import flag, integer, real, tensors
+from spiral.nn.arguments import Positive, Size, flag, integer, real, tensors
 from spiral.nn.module import Module
+from spiral.schema_values import Range
 from spiral.tensor import Tensor
 from spiral.tensor_core import TensorCore
 
@@ -26,7 +29,13 @@ class RotaryEmbedding(Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, dim: int, max_positions: int = 2048, theta: float = 10000.0, interleaved: bool = False) -> None:
+    def __init__(
+        self,
+        dim: Annotated[int, Range(2)],
+        max_positions: Size = 2048,
+        theta: Positive = 10000.0,
+        interleaved: bool = False,
+    ) -> None:
         super().__init__()
         dim = integer("RotaryEmbedding", "dim", dim)
         max_positions = integer("RotaryEmbedding", "max_positions", max_positions, 1)

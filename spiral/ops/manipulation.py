@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from spiral.abstract import NoValues
 from spiral.backend import Spec
 from spiral.dtype import promote
 from spiral.errors import ArgumentError, DTypeError, IndexingError, ShapeError
@@ -366,6 +367,9 @@ def shape_of_index(shape: tuple[int, ...], index: Any) -> tuple[int, ...]:
     Raises:
         IndexingError: the index does not fit; the message carries NumPy's reason.
     """
+    for part in index:
+        if isinstance(part, NoValues) and part.dtype == np.bool_:
+            part.item()  # refuses: how many elements a mask takes depends on its values
     try:
         return tuple(np.broadcast_to(np.empty((), np.bool_), shape)[index].shape)
     except IndexError as error:

@@ -17,6 +17,7 @@ class NonZero:
     """Positions of the elements that are not zero, one integer tensor per axis, in row-major order."""
 
     nondifferentiable = True
+    dynamic = True
 
     @staticmethod
     def meta(x: Any) -> tuple[Spec, ...]:
@@ -72,6 +73,7 @@ class Unique:
 
     internal = True
     nondifferentiable = True
+    dynamic = True
 
     @staticmethod
     def meta(x: Any) -> tuple[Spec, ...]:

@@ -2,39 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from spiral.schema_values import Range
 from spiral.text.byte_level_bpe import LARGEST_VOCABULARY, SMALLEST_VOCABULARY
 from spiral.train.precision import PRECISIONS
 from spiral.train.schedule import SCHEDULES
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers from `low` to `high`; an open end is itself excluded.
-
-    Example:
-        >>> str(Range(0, 1, open_high=True)), 1.0 in Range(0, 1, open_high=True)
-        ('at least 0 and below 1', False)
-    """
-
-    low: float
-    high: float
-    open_low: bool = False
-    open_high: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        above = value > self.low if self.open_low else value >= self.low
-        return above and (value < self.high if self.open_high else value <= self.high)
-
-    def __str__(self) -> str:
-        low = f"{'above' if self.open_low else 'at least'} {_plain(self.low)}"
-        return f"{low} and {'below' if self.open_high else 'at most'} {_plain(self.high)}"
-
-
-def _plain(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:g}"
-
 
 _MOST = 2**31 - 1
 _MOST_STEPS = 99_999_999  # eight digits in a checkpoint's name
