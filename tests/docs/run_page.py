@@ -16,6 +16,7 @@ import re
 import shlex
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,8 @@ def main(page: Path) -> None:
     import spiral.storage
 
     text = page.read_text(encoding="utf-8")
-    namespace = {"__name__": "page"}
+    sys.modules["page"] = types.ModuleType("page")  # where dataclasses and pickle look for what a page defines
+    namespace = vars(sys.modules["page"])
     printed, end = "", -1
     for block in BLOCK.finditer(text):
         kind, code, line = block[1], block[2], text.count("\n", 0, block.start(2)) + 1
