@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from spiral.train.budget import TimeBudget
+from spiral.train.callback_catalog import CALLBACKS, create_callback, early_stopping
 from spiral.train.callbacks import Callback
 from spiral.train.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, load_config
-from spiral.train.early_stopping import EarlyStopping
 from spiral.train.evaluate import Evaluation, evaluate
 from spiral.train.precision import MixedPrecision
 from spiral.train.run import prepare, run_training
@@ -13,9 +15,9 @@ from spiral.train.schedule import learning_rate, warmup_cosine
 from spiral.train.trainer import Interrupted, StepRecord, Trainer
 
 __all__ = [
+    "CALLBACKS",
     "Callback",
     "DataConfig",
-    "EarlyStopping",
     "Evaluation",
     "Interrupted",
     "MixedPrecision",
@@ -26,6 +28,7 @@ __all__ = [
     "TimeBudget",
     "TrainConfig",
     "Trainer",
+    "create_callback",
     "evaluate",
     "learning_rate",
     "load_config",
@@ -33,3 +36,9 @@ __all__ = [
     "run_training",
     "warmup_cosine",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "EarlyStopping":  # where it was before it became a bundled plugin
+        return early_stopping("spiral.train.EarlyStopping")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

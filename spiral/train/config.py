@@ -14,6 +14,7 @@ from typing import Any
 from spiral.errors import ConfigError
 from spiral.models.llama import LlamaConfig
 from spiral.plain_files import parse_yaml
+from spiral.train import named
 from spiral.train.config_limits import CHOICES, RANGES
 
 
@@ -76,7 +77,8 @@ class RunConfig:
     `accumulate` batches make one step; evaluation, checkpoints and log lines come every so many
     steps, 0 for only at the end; the newest `keep` checkpoints stay. After `patience` evaluations
     without a better one the run stops and keeps the best weights, 0 for never. `precision` is what
-    forward and backward compute in: float32, bfloat16 or float16; weights stay float32.
+    forward and backward compute in: float32, bfloat16 or float16; weights stay float32. `callbacks`
+    are names, or mappings from a name to its options: ``[live, {tensorboard: {folder: logs}}]``.
     """
 
     out: str = "runs/train"
@@ -90,6 +92,10 @@ class RunConfig:
     seed: int = 0
     patience: int = 0
     precision: str = "float32"
+    callbacks: tuple[named.Written, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "callbacks", named.written("run.callbacks", self.callbacks))
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,9 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as a YAML file has them."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        values["run"]["callbacks"] = list(values["run"]["callbacks"])
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
@@ -163,6 +171,7 @@ class TrainConfig:
 
 
 # the keys that hold text, and whether null is allowed
+_OWN_CHECKS = ("run.callbacks",)  # their sections check and convert these themselves
 _TEXTS = {"data.path": True, "run.out": False, "run.precision": False, "optim.schedule": False}
 
 
@@ -205,11 +214,10 @@ def _update(config: Any, values: Any, prefix: str) -> Any:
             )
         current = getattr(config, key)
         name = prefix + str(key)
-        changes[key] = (
-            _update(current, value, name + ".")
-            if dataclasses.is_dataclass(current)
-            else _converted(name, value, hints[key])
-        )
+        if dataclasses.is_dataclass(current):
+            changes[key] = _update(current, value, name + ".")
+        else:
+            changes[key] = value if name in _OWN_CHECKS else _converted(name, value, hints[key])
     return dataclasses.replace(config, **changes)
 
 
