@@ -23,6 +23,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("my_texts/a.txt", "held_out.txt"):
         (folder / name).write_text(TEXT)
     (folder / "config.yaml").write_text("run: {steps: 3}\n")
+    pipeline = "modules: [{type: conv2d, config: {in_channels: auto, out_channels: 4, kernel_size: 3}}, relu]\n"
+    (folder / "model.yaml").write_text(pipeline)
     data = f"data.path={folder / 'my_texts'}"
     for run in ("demo", "first"):
         assert main(["train", *TINY, data, "run.steps=3", f"run.out={folder / 'runs' / run}"]) == 0

@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
-CHEAP = ("--help", "--version", "--print", "--list", "doctor", "explain")
+CHEAP = ("--help", "--version", "--print", "--list", "doctor", "explain", "modules")
 
 
 def main(page: Path) -> None:
