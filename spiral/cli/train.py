@@ -19,6 +19,8 @@ EXAMPLES = (
     "spiral train config.yaml optim.schedule=wsd run.precision=bfloat16",
     "spiral train --resume runs/first",
     "spiral train --resume runs/first run.steps=1000",
+    "spiral train run.callbacks=tensorboard,live",
+    "spiral train --callback tensorboard:folder=logs --callback early_stopping:patience=5",
     "spiral train --print",
 )
 
@@ -29,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "free", nargs="*", metavar="[CONFIG.yaml] [key=value ...]", help="configuration; --print shows every key"
     )
     parser.add_argument("--data", metavar="PATH", help="a text file, or a folder of them; the same as data.path=PATH")
+    parser.add_argument(
+        "--callback", metavar="NAME[:option=value,...]", action="append", default=[],
+        help="add a callback to run.callbacks, or give one that is there these options; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--resume", metavar="RUN", help="go on from the newest checkpoint of a run's folder")
     parser.add_argument("--overwrite", action="store_true", help="remove another run's checkpoints in run.out")
     parser.add_argument("--print", action="store_true", help="print the configuration as YAML and stop")
@@ -54,7 +60,9 @@ def _train(arguments: argparse.Namespace, config: TrainConfig, console: Console)
 
     progress = TerminalProgress(console)
     with run_lock(config.run.out):
-        prepared = prepare(config, resume=bool(arguments.resume), overwrite=arguments.overwrite, callbacks=[progress])
+        prepared = prepare(config, resume=bool(arguments.resume), overwrite=arguments.overwrite)
+        if not any(callback.draws for callback in prepared.trainer.callbacks):
+            prepared.trainer.callbacks.append(progress)
         console.print(
             f"{prepared.trainer.model.num_parameters():,} parameters, {config.run.steps:,} steps, {config.run.out}"
         )
@@ -90,4 +98,16 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
         config = saved_config(arguments.resume).updated({"run": {"out": arguments.resume}}).with_overrides(overrides)
     else:
         config = load_config(files[0] if files else None, overrides)
-    return config if arguments.data is None else config.updated({"data": {"path": arguments.data}})
+    if arguments.data is not None:
+        config = config.updated({"data": {"path": arguments.data}})
+    return _with_callbacks(config, arguments.callback)
+
+
+def _with_callbacks(config: TrainConfig, texts: list[str]) -> TrainConfig:
+    """The configuration with those of ``--callback``; one of a name that is there takes its place."""
+    from spiral.train.named import from_text, parts
+
+    added = [from_text(text) for text in texts]
+    names = {parts(item)[0] for item in added}
+    kept = [item for item in config.run.callbacks if parts(item)[0] not in names]
+    return config.updated({"run": {"callbacks": [*kept, *added]}}) if added else config

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from spiral.nn import functional, init
 from spiral.nn.activation import (
     ELU,
@@ -98,3 +100,26 @@ __all__ = [
     "functional",
     "init",
 ]
+
+if TYPE_CHECKING:
+    from spiral.nn.discovery import (
+        ModuleCategory as ModuleCategory,
+    )
+    from spiral.nn.discovery import (
+        ModuleDiscoveryRegistry as ModuleDiscoveryRegistry,
+    )
+    from spiral.nn.discovery import (
+        ModuleMetadata as ModuleMetadata,
+    )
+    from spiral.nn.discovery import (
+        ModulePipelineBuilder as ModulePipelineBuilder,
+    )
+else:
+
+    def __getattr__(name: str) -> object:
+        # loaded at first use: a model that is written as a class does not pay for signatures and files
+        if name in ("ModuleCategory", "ModuleDiscoveryRegistry", "ModuleMetadata", "ModulePipelineBuilder"):
+            from spiral.nn import discovery
+
+            return getattr(discovery, name)
+        raise AttributeError(f"module 'spiral.nn' has no attribute {name!r}")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from spiral.errors import ArgumentError, RegistryError, SpiralError
@@ -21,6 +22,7 @@ from spiral.plugin.sources import Source, bundled_sources, entry_point_sources, 
 _log = logging.getLogger("spiral")
 PATH_VARIABLE = "SPIRAL_PLUGIN_PATH"
 CHOICE_VARIABLE = "SPIRAL_PLUGINS"
+_one_at_a_time = threading.RLock()  # who comes second finds everything loaded; a plugin may load others
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,33 @@ def load_installed(registry: PluginRegistry) -> list[str]:
         ArgumentError: ``SPIRAL_PLUGINS`` is malformed.
         RegistryError: ``SPIRAL_PLUGIN_PATH`` names something that is not there.
     """
+    return _load(registry, installed_sources())
+
+
+def load_bundled(registry: PluginRegistry) -> list[str]:
+    """Loads the plugins that come with spiral, as far as ``SPIRAL_PLUGINS`` allows, and no others.
+
+    Returns:
+        The ids that were loaded, in order.
+
+    Raises:
+        ArgumentError: ``SPIRAL_PLUGINS`` is malformed.
+    """
+    return _load(registry, bundled_sources())
+
+
+def _load(registry: PluginRegistry, sources: Iterable[Source]) -> list[str]:
+    with _one_at_a_time:
+        return _load_most(registry, _arrivals(registry, sources))
+
+
+def _arrivals(registry: PluginRegistry, sources: Iterable[Source]) -> list[Arrival]:
+    """The plugins of sources that are new and wanted; one that cannot be imported is set aside."""
     choice = Choice.parse(os.environ.get(CHOICE_VARIABLE, ""))
     arrivals = []
-    for source in installed_sources():
+    for source in sources:
+        if choice.without.intersection([source.name]):
+            continue
         if source.origin in registry.known_sources:
             continue
         registry.known_sources.add(source.origin)
@@ -96,7 +122,7 @@ def load_installed(registry: PluginRegistry) -> list[str]:
             arrivals.append(arrival)
         else:
             arrival.put_back()
-    return _load_most(registry, arrivals)
+    return arrivals
 
 
 def _load_most(registry: PluginRegistry, arrivals: list[Arrival]) -> list[str]:

@@ -149,6 +149,11 @@ class PluginRegistry:
         return registry
 
     # ------------------------------------------------------------ reading
+    @property
+    def initialized(self) -> bool:
+        """Whether the installed plugins have been loaded, and not shut down since."""
+        return self._initialized
+
     def get(self, plugin_id: str) -> Plugin | None:
         """The loaded plugin of this id; None: there is none."""
         found = self._plugins.get(plugin_id)

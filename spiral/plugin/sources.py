@@ -99,7 +99,7 @@ def bundled_sources() -> list[Source]:
 
     def source(name: str) -> Source:
         module = f"spiral.plugins.{name}"
-        return Source(name, "bundled", lambda: plugin_in(importlib.import_module(module), module))
+        return Source(name, f"bundled plugin {name}", lambda: plugin_in(importlib.import_module(module), module))
 
     return [source(info.name) for info in pkgutil.iter_modules(package.__path__) if info.ispkg]
 

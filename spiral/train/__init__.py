@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from spiral.train.budget import TimeBudget
+from spiral.train.callback_catalog import CALLBACKS, create_callback, early_stopping
 from spiral.train.callbacks import Callback
 from spiral.train.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, load_config
-from spiral.train.early_stopping import EarlyStopping
 from spiral.train.evaluate import Evaluation, evaluate
 from spiral.train.metrics import MetricsFile, draw_loss, sparkline
 from spiral.train.precision import MixedPrecision
@@ -14,9 +16,9 @@ from spiral.train.schedule import learning_rate, warmup_cosine
 from spiral.train.trainer import Interrupted, StepRecord, Trainer
 
 __all__ = [
+    "CALLBACKS",
     "Callback",
     "DataConfig",
-    "EarlyStopping",
     "Evaluation",
     "Interrupted",
     "MetricsFile",
@@ -28,6 +30,7 @@ __all__ = [
     "TimeBudget",
     "TrainConfig",
     "Trainer",
+    "create_callback",
     "draw_loss",
     "evaluate",
     "learning_rate",
@@ -37,3 +40,9 @@ __all__ = [
     "sparkline",
     "warmup_cosine",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "EarlyStopping":  # where it was before it became a bundled plugin
+        return early_stopping("spiral.train.EarlyStopping")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

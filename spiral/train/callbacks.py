@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spiral.train.evaluate import Evaluation
@@ -14,10 +14,10 @@ class Callback:
     """Called by the trainer; override what you need. An exception ends the run; `Trainer.stop` ends it well.
 
     Attributes:
-        shows_progress: Whether it shows the run in the terminal; the command's own progress then stays away.
+        draws: Whether it draws in the terminal; ``spiral train`` then shows no progress of its own.
     """
 
-    shows_progress: ClassVar[bool] = False
+    draws: bool = False
 
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step of this process."""
@@ -41,8 +41,18 @@ class Callback:
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know again, as JSON can hold it; saved under the class's name."""
+        """What a resumed run must know again, as JSON can hold it; saved under the class's name.
+
+        Of several callbacks whose classes have one name, the second is ``Name#2``, and so on in their order.
+        """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+
+    def result_weights(self, trainer: Trainer) -> Path | None:
+        """The file of weights that are the run's result, as `Trainer.save_weights` writes it; None: the last ones.
+
+        Asked once, by `Trainer.finish`; the first callback that names a file decides.
+        """
+        return None

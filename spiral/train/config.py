@@ -13,7 +13,8 @@ from typing import Any
 
 from spiral.errors import ConfigError
 from spiral.models.llama import LlamaConfig
-from spiral.optional import missing
+from spiral.plain_files import parse_yaml
+from spiral.train import named
 from spiral.train.config_limits import CHOICES, RANGES
 
 
@@ -76,7 +77,8 @@ class RunConfig:
     `accumulate` batches make one step; evaluation, checkpoints and log lines come every so many
     steps, 0 for only at the end; the newest `keep` checkpoints stay. After `patience` evaluations
     without a better one the run stops and keeps the best weights, 0 for never. `precision` is what
-    forward and backward compute in: float32, bfloat16 or float16; weights stay float32.
+    forward and backward compute in: float32, bfloat16 or float16; weights stay float32. `callbacks`
+    are names, or mappings from a name to its options: ``[live, {tensorboard: {folder: logs}}]``.
     """
 
     out: str = "runs/train"
@@ -90,6 +92,10 @@ class RunConfig:
     seed: int = 0
     patience: int = 0
     precision: str = "float32"
+    callbacks: tuple[named.Written, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "callbacks", named.written("run.callbacks", self.callbacks))
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,9 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as a YAML file has them."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        values["run"]["callbacks"] = list(values["run"]["callbacks"])
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
@@ -155,7 +163,7 @@ class TrainConfig:
                 raise ConfigError(f"override {text!r}: expected a value after =; write null for none.")
             # a path may look like a number or a date to YAML: text is taken as it stands
             is_text = key.strip() in _TEXTS and not (value == "null" and _TEXTS[key.strip()])
-            nested: Any = value if is_text else _yaml(value, f"override {_short(text)}")
+            nested: Any = value if is_text else parse_yaml(value, f"override {_short(text)}")
             for part in reversed(key.strip().split(".")):
                 nested = {part: nested}
             config = config.updated(nested)
@@ -163,6 +171,7 @@ class TrainConfig:
 
 
 # the keys that hold text, and whether null is allowed
+_OWN_CHECKS = ("run.callbacks",)  # their sections check and convert these themselves
 _TEXTS = {"data.path": True, "run.out": False, "run.precision": False, "optim.schedule": False}
 
 
@@ -183,37 +192,13 @@ def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Train
             ) from error
         except ValueError as error:  # also a name with a zero byte
             raise ConfigError(f"{path}: expected a YAML file in UTF-8; {error}.") from error
-        values = _yaml(text, str(path))
+        values = parse_yaml(text, str(path))
         if not isinstance(values, Mapping):
             raise ConfigError(
                 f"{path}: expected a mapping with the sections {_names(config)}; received {_kind(values)}."
             )
         config = config.updated(values)
     return config.with_overrides(overrides)
-
-
-def _yaml(text: str, source: str) -> Any:
-    try:
-        import yaml  # 15 ms: only where a configuration is read
-    except ModuleNotFoundError as error:
-        raise missing("yaml", "reading a configuration", "pip install pyyaml") from error
-
-    class OneEach(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]
-        """YAML without keys that occur twice: PyYAML silently takes the last."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [key.value for key, _ in node.value]
-            twice = next((key for key in keys if keys.count(key) > 1), None)
-            if twice is not None:
-                raise yaml.YAMLError(f"the key {twice!r} occurs twice")
-            return dict(super().construct_mapping(node, deep))
-
-    try:
-        return yaml.load(text, OneEach)
-    except (yaml.YAMLError, ValueError, TypeError) as error:  # also impossible dates, unhashable keys
-        raise ConfigError(f"{source}: expected YAML: {' '.join(str(error).split())}.") from error
-    except RecursionError as error:
-        raise ConfigError(f"{source}: expected sections with keys; received YAML nested too deep.") from error
 
 
 def _update(config: Any, values: Any, prefix: str) -> Any:
@@ -229,11 +214,10 @@ def _update(config: Any, values: Any, prefix: str) -> Any:
             )
         current = getattr(config, key)
         name = prefix + str(key)
-        changes[key] = (
-            _update(current, value, name + ".")
-            if dataclasses.is_dataclass(current)
-            else _converted(name, value, hints[key])
-        )
+        if dataclasses.is_dataclass(current):
+            changes[key] = _update(current, value, name + ".")
+        else:
+            changes[key] = value if name in _OWN_CHECKS else _converted(name, value, hints[key])
     return dataclasses.replace(config, **changes)
 
 

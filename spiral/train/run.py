@@ -165,9 +165,8 @@ def _run_training(prepared: Prepared, name: str, references: dict[str, float] | 
         trainer.evaluate()
     assert trainer.last_evaluation is not None
     bits = trainer.last_evaluation.bits_per_byte
-    if trainer.early_stopping is not None and trainer.early_stopping.waited:
-        bits = trainer.early_stopping.best
-    trainer.finish()
+    if trainer.finish() is not None and trainer.held_out is not None:  # other weights than the last ones
+        bits = trainer.measure(trainer.held_out).bits_per_byte
     notes = [] if trainer.stopped is None else [f"stopped after step {trainer.step}: {trainer.stopped}"]
     save_llama(folder, trainer.model, prepared.tokenizer)
     speed = trainer.step / trainer.seconds if trainer.seconds else 0.0

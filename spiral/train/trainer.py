@@ -22,14 +22,16 @@ from spiral.models.files import set_weights, weight_arrays
 from spiral.models.llama import Llama
 from spiral.optim import EMA, AdamW, scale_grads
 from spiral.tensor import Tensor
+from spiral.train import named
+from spiral.train.callback_catalog import EARLY_STOPPING, early_stopping, made_callback
 from spiral.train.callbacks import Callback
 from spiral.train.checkpoint import Checkpoint, flatten, load_checkpoint, save_checkpoint, unflatten, versions
-from spiral.train.config import TrainConfig
-from spiral.train.early_stopping import BEST, EarlyStopping
+from spiral.train.config import RunConfig, TrainConfig
 from spiral.train.evaluate import Evaluation, evaluate
 from spiral.train.lock import run_lock
 from spiral.train.metrics import MetricsFile
 from spiral.train.precision import MixedPrecision
+from spiral.train.publishing import Publisher
 from spiral.train.schedule import learning_rate
 from spiral.train.signals import StopRequest, stop_requested
 
@@ -93,13 +95,15 @@ class Trainer:
         held_out: What evaluations are made on, if anything.
         config: Lengths, rates and where records go.
         fingerprint: What the data is, such as a hash; a checkpoint of other data is refused.
-        callbacks: See `Callback`.
+        callbacks: See `Callback`; those of `config.run` come before them.
 
     Attributes:
+        callbacks: All of them, in the order in which they are called.
         step: Steps taken so far.
         seconds: Time that they took.
         folder: Where metrics and checkpoints go: `config.run.out`.
         last_evaluation: The newest evaluation, if any.
+        publisher: Tells the process's event bus of the run; see `spiral.plugin.events`.
 
     Raises:
         DataError: The text is shorter than one window of the context.
@@ -141,7 +145,7 @@ class Trainer:
         self.config = config
         self.held_out = held_out
         self.fingerprint = fingerprint
-        self.callbacks = list(callbacks)
+        self.callbacks = [*configured_callbacks(config.run), *callbacks]
         self.step = 0
         self.seconds = 0.0
         self.last_evaluation: Evaluation | None = None
@@ -161,15 +165,13 @@ class Trainer:
             eps=config.optim.eps,
         )
         self.ema = EMA(self.masters.values(), config.optim.ema) if config.optim.ema else None
-        self.early_stopping = EarlyStopping(config.run.patience) if config.run.patience else None
-        if self.early_stopping is not None:
-            if held_out is None or not config.run.eval_every:
-                raise ConfigError(
-                    "run.patience counts evaluations: it needs held-out text and run.eval_every of at least 1; "
-                    f"received eval_every={config.run.eval_every}{'' if held_out else ' and no held-out text'}."
-                )
-            self.callbacks.insert(0, self.early_stopping)
+        if config.run.patience and (held_out is None or not config.run.eval_every):
+            raise ConfigError(
+                "run.patience counts evaluations: it needs held-out text and run.eval_every of at least 1; "
+                f"received eval_every={config.run.eval_every}{'' if held_out else ' and no held-out text'}."
+            )
         self.stopped: str | None = None
+        self.publisher = Publisher()
 
     # ------------------------------------------------------------ the loop
     def fit(self) -> None:
@@ -186,10 +188,12 @@ class Trainer:
             for callback in self.callbacks:
                 closing.callback(callback.on_close, self)
             self._tell("on_start")
+            self.publisher.training_started(self.config.run.steps)
             with stop_requested() as request:
                 while self.step < self.config.run.steps and self.stopped is None:
                     self._advance(request)
             self._tell("on_end")
+            self.publisher.training_ended(self.step)
 
     def stop(self, reason: str) -> None:
         """End the run after this step as if it were its last; for callbacks."""
@@ -197,6 +201,7 @@ class Trainer:
 
     def _advance(self, request: StopRequest) -> None:
         """One step, and what is due after it."""
+        self.publisher.step_begins(self.loader.epoch)
         try:
             record = self.train_step()
         except TrainingError as error:
@@ -204,6 +209,7 @@ class Trainer:
             raise
         self.metrics.add("step", record.__dict__)
         self._tell("on_step", record)
+        self.publisher.step_ended(record, self.loader.epoch)
         run = self.config.run  # a callback may have changed it
         if _is_due(self.step, run.eval_every) or self.step == run.steps:
             self.evaluate()
@@ -277,16 +283,21 @@ class Trainer:
         if self.held_out is None:
             return
         with self._saved_weights():
-            found = evaluate(
-                self.model,
-                self.held_out.tokens,
-                self.held_out.n_bytes,
-                batch_size=self.config.run.batch_size,
-                bos_id=self.held_out.bos_id,
-            )
+            found = self.measure(self.held_out)
         self.last_evaluation = found
         self.metrics.add("evaluation", {"step": self.step, "loss": found.loss, "bits_per_byte": found.bits_per_byte})
         self._tell("on_evaluation", found)
+        self.publisher.evaluated(self.step, found)
+
+    def measure(self, held_out: HeldOut) -> Evaluation:
+        """Evaluate the model as it is, without a record."""
+        return evaluate(
+            self.model,
+            held_out.tokens,
+            held_out.n_bytes,
+            batch_size=self.config.run.batch_size,
+            bos_id=held_out.bos_id,
+        )
 
     # ------------------------------------------------------------ weights
     @contextmanager
@@ -310,21 +321,25 @@ class Trainer:
         with self._saved_weights():
             save_safetensors(path, weight_arrays(self.model), {"format": "pt"})
 
-    def finish(self) -> None:
-        """Leave the run's result in the model, in float32: the best, the averaged or the last weights.
+    def finish(self) -> Path | None:
+        """Leave the run's result in the model, in float32: a callback's choice, the averaged or the last weights.
 
         Training cannot go on after it, only from a checkpoint.
+
+        Returns:
+            The file that a callback chose; see `Callback.result_weights`.
         """
-        best = self.early_stopping
-        if best is not None and best.waited:
+        chosen = next((path for c in self.callbacks if (path := c.result_weights(self)) is not None), None)
+        if chosen is not None:
             from spiral.io import load_safetensors
 
-            arrays = load_safetensors(self.folder / BEST, mmap=False).arrays
+            arrays = load_safetensors(chosen, mmap=False).arrays
         else:
             with self._saved_weights():
                 arrays = {name: array.copy() for name, array in weight_arrays(self.model).items()}
         self.model.to("float32")
-        set_weights(self.model, arrays, str(self.folder / BEST))
+        set_weights(self.model, arrays, str(chosen))
+        return chosen
 
     def _tell(self, event: str, *details: Any) -> None:
         for callback in self.callbacks:
@@ -347,9 +362,10 @@ class Trainer:
         state = {
             "tensors": rest,
             "precision": self.precision.state_dict(),
-            "callbacks": {type(c).__name__: c.state_dict() for c in self.callbacks if c.state_dict()},
+            "callbacks": {name: state for name, c in self._named_callbacks() if (state := c.state_dict())},
             "stopped": self.stopped,
             "loader": self.loader.state_dict(),
+            "epochs": self.publisher.state_dict(),
             "random": sp.random.get_state(),
             "seconds": self.seconds,
             "fingerprint": self.fingerprint,
@@ -361,6 +377,7 @@ class Trainer:
             keep=self.config.run.keep,
         )
         self._tell("on_checkpoint", path)
+        self.publisher.checkpoint_saved(self.step, path)
         return path
 
     def resume(self, path: str | Path | None = None) -> None:
@@ -402,12 +419,25 @@ class Trainer:
             self.ema.load_state_dict(tensors["ema"])
         self.precision.load_state_dict(saved.state["precision"])
         self.loader.load_state_dict(saved.state["loader"])
+        at = saved.state["loader"]  # checkpoints of 0.1.0 do not hold the epoch's losses
+        begun = {"started": at["epoch"] + (at["position"] > 0), "loss": 0.0, "steps": 0}
+        self.publisher.load_state_dict(saved.state.get("epochs", begun))
         sp.random.set_state(saved.state["random"])
-        for callback in self.callbacks:
-            if type(callback).__name__ in saved.state["callbacks"]:
-                callback.load_state_dict(saved.state["callbacks"][type(callback).__name__])
+        for name, callback in self._named_callbacks():
+            if name in saved.state["callbacks"]:
+                callback.load_state_dict(saved.state["callbacks"][name])
         self.step, self.seconds = saved.step, saved.state["seconds"]
-        self.stopped = saved.state["stopped"] if before.run.patience == self.config.run.patience else None
+        same = [(c.patience, c.callbacks) for c in (before.run, self.config.run)]
+        self.stopped = saved.state["stopped"] if same[0] == same[1] else None
+
+    def _named_callbacks(self) -> list[tuple[str, Callback]]:
+        """The callbacks with the names of their states: of their classes, and a number from the second on."""
+        found: list[tuple[str, Callback]] = []
+        for callback in self.callbacks:
+            name = type(callback).__name__
+            before = sum(type(c).__name__ == name for _, c in found)
+            found.append((f"{name}#{before + 1}" if before else name, callback))
+        return found
 
     def _require_same(self, saved: dict[str, Any]) -> None:
         """Refuse to resume under settings that would make the run another one."""
@@ -422,6 +452,22 @@ class Trainer:
         ]
         if changed:
             raise ConfigError(f"resume: {', '.join(changed)}: these cannot change within a run; start a new one.")
+
+
+def configured_callbacks(run: RunConfig) -> list[Callback]:
+    """What a run's configuration asks for.
+
+    Raises:
+        ConfigError: A name is unknown, or its options do not fit.
+    """
+    found = []
+    if run.patience:
+        early_stopping("run.patience")
+        found.append(made_callback("run.patience", EARLY_STOPPING, {"patience": run.patience}))
+    for item in run.callbacks:
+        name, options = named.parts(item)
+        found.append(made_callback(f"run.callbacks.{name}", name, options))
+    return found
 
 
 def decay_groups(weights: Mapping[str, Tensor], weight_decay: float) -> list[dict[str, Any]]:

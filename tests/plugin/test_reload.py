@@ -312,7 +312,8 @@ def test_a_plugin_in_a_folder_reloads_with_its_parts(registry, tmp_path):
     folder.mkdir()
     (folder / "__init__.py").write_text(
         "from spiral.plugin import Plugin, PluginMetadata\nfrom .part import NUMBER\n"
-        "class Parted(Plugin):\n    number = NUMBER\n    def metadata(self):\n        return PluginMetadata('parted', '1')\n"
+        "class Parted(Plugin):\n    number = NUMBER\n"
+        "    def metadata(self):\n        return PluginMetadata('parted', '1')\n"
     )
     (folder / "part.py").write_text("NUMBER = 1\n")
     registry.load_path(tmp_path)
