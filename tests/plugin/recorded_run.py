@@ -55,7 +55,9 @@ def bundled(name: str) -> Iterator[PluginRegistry]:
         if there is not None:
             everywhere.register(there, source=source)
     if there is None:
-        assert snapshot() == before, "something is left"
+        after = snapshot()
+        assert not [n for kind in after.values() for n, layers in kind.items() if any(o == name for _, o in layers)]
+        assert all(after[kind][n] == layers for kind, names in before.items() for n, layers in names.items())
     assert not registry.events.subscriptions() and set(threading.enumerate()) == threads
 
 
