@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from spiral.train.evaluate import Evaluation
@@ -14,10 +14,10 @@ class Callback:
     """Called by the trainer; override what you need. An exception ends the run; `Trainer.stop` ends it well.
 
     Attributes:
-        draws: Whether it draws in the terminal; ``spiral train`` then shows no progress of its own.
+        shows_progress: Whether it shows the run in the terminal; the command's own progress then stays away.
     """
 
-    draws: bool = False
+    shows_progress: ClassVar[bool] = False
 
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step of this process."""

@@ -1,12 +1,16 @@
-"""What callbacks hold is given back, however a run ends."""
+"""What callbacks hold is given back, however a run ends; and only one of them owns the terminal."""
 
 from __future__ import annotations
 
+import io
 import signal
+from pathlib import Path
 
 import pytest
-from tiny_run import Signal, trained
+from rich.console import Console
+from tiny_run import Signal, tiny_config, trained
 
+from spiral.cli.progress import TerminalProgress
 from spiral.train import Callback, Interrupted, StepRecord, TrainConfig, Trainer
 
 
@@ -61,3 +65,19 @@ def test_callbacks_are_closed_when_the_run_is_asked_to_stop(config: TrainConfig)
     with pytest.raises(Interrupted):
         trained(config, callbacks=(Notes(log, "a"), Signal(4, signal.SIGTERM)))
     assert log[-1] == "a close" and "a end" not in log
+
+
+class Shows(Callback):
+    """Says that it shows the run."""
+
+    shows_progress = True
+
+
+def test_the_commands_own_progress_stays_away_where_another_callback_shows_it(tmp_path: Path) -> None:
+    for number, others in enumerate([(), (Shows(),)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        text = io.StringIO()
+        progress = TerminalProgress(Console(file=text, force_terminal=True))
+        trained(tiny_config(folder, run={"eval_every": 4}), callbacks=(progress, *others))
+        assert bool(text.getvalue()) is not bool(others)
