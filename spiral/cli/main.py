@@ -30,7 +30,7 @@ COMMANDS: Catalog[Any] = catalog("command", _check_command)
 """What can follow ``spiral``, by name: modules, or anything else with HELP, EXAMPLES, add_arguments and run."""
 
 for _module in (train, eval, generate, export, demo, explain, doctor, modules):
-    COMMANDS.add(_module.__name__.rsplit(".", 1)[-1], _module)
+    COMMANDS.fill({_module.__name__.rsplit(".", 1)[-1]: _module})
 
 
 def _program(argv: Sequence[str]) -> str:
