@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from spiral.cli import demo, doctor, eval, explain, export, generate, train
+from spiral.cli import demo, doctor, eval, explain, export, generate, plugin, train
 from spiral.errors import ArgumentError, RegistryError, SpiralError
 from spiral.registry import Catalog, catalog
 
@@ -29,7 +29,7 @@ def _check_command(name: str, value: Any) -> None:
 COMMANDS: Catalog[Any] = catalog("command", _check_command)
 """What can follow ``spiral``, by name: modules, or anything else with HELP, EXAMPLES, add_arguments and run."""
 
-for _module in (train, eval, generate, export, demo, explain, doctor):
+for _module in (train, eval, generate, export, demo, explain, plugin, doctor):
     COMMANDS.add(_module.__name__.rsplit(".", 1)[-1], _module)
 
 
@@ -73,7 +73,16 @@ def _options(parser: argparse.ArgumentParser) -> list[str]:
     return [text for action in parser._actions for text in action.option_strings]
 
 
+def _load_plugins(argv: Sequence[str]) -> None:
+    """Loads the installed plugins where one of them may bring the command, or the list of commands is asked for."""
+    if argv and (argv[0] in ("-h", "--help") or not (argv[0].startswith("-") or argv[0] in COMMANDS)):
+        from spiral.plugin import init_plugin_system
+
+        init_plugin_system()
+
+
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    _load_plugins(argv)
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         close = difflib.get_close_matches(argv[0], COMMANDS, n=1)
         hint = f"; did you mean `spiral {close[0]}`?" if close else "."

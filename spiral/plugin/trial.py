@@ -39,9 +39,7 @@ def validate_apart(
     return Validation(origin, checks=[Check(last, PROBLEM, *end)])
 
 
-def rehearse_apart(
-    *, plugin_id: str = "", path: str | Path | None = None, seconds: float = SECONDS
-) -> Rehearsal:
+def rehearse_apart(*, plugin_id: str = "", path: str | Path | None = None, seconds: float = SECONDS) -> Rehearsal:
     """Reloads a plugin as a program would that has the installed ones loaded.
 
     Args:

@@ -239,9 +239,7 @@ class Rehearsal:
     registered: Registered
 
 
-def rehearse_reload(
-    registry: PluginRegistry, plugin_id: str, replacement: Source | None = None
-) -> Rehearsal:
+def rehearse_reload(registry: PluginRegistry, plugin_id: str, replacement: Source | None = None) -> Rehearsal:
     """Reloads a plugin of a registry and says what that meant.
 
     Raises:
