@@ -70,6 +70,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:
+    """The options of a parser; those of its own subparsers are noted in them."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                sub.set_defaults(options=_options(sub))
     return [text for action in parser._actions for text in action.option_strings]
 
 
