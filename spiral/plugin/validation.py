@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from spiral.backends_registry import backends
 from spiral.errors import SpiralError
 from spiral.plugin.base import Plugin, PluginError
 from spiral.plugin.dependencies import resolve
@@ -210,6 +211,7 @@ def validate_source(
     """
     for kind in HOMES:
         complete_catalog(kind)
+    backends()  # the plugin's first op would load them
     trial = _Trial(source, registry, begun)
     try:
         trial.run()

@@ -158,7 +158,8 @@ def test_a_command_of_a_plugin_is_found(folder, capsys):
 
 # ---------------------------------------------------------------- validate
 def test_a_sound_plugin_is_valid(tmp_path, capsys):
-    text = shown(capsys, "validate", str(write(tmp_path / "sound.py")))
+    path = write(tmp_path / "sound.py", on_load="import spiral; spiral.ones(2) + 1  # loads backends if nobody has")
+    text = shown(capsys, "validate", str(path))
     verdicts = [line.split()[:2] for line in text.splitlines() if line.startswith(("  ok", "  note", "  problem"))]
     assert [v for v, _ in verdicts] == ["ok"] * 7
     assert [n for _, n in verdicts] == ["import", "metadata", "dependencies", "load", "unload", "load", "reload"]
@@ -184,7 +185,7 @@ PROBLEMS = {
     ),
     "an open file": ({"on_load": "os.open(os.devnull, os.O_RDONLY)"}, "load again", "an open file (/dev/null)"),
     "state that cannot be taken over": (
-        {"on_load": "pass\n    def export_state(self): return 1\n    def import_state(self, state): raise KeyError('k')"},
+        {"on_load": "pass\n    def export_state(self): return 1\n    def import_state(self, s): raise KeyError('k')"},
         "reload", "KeyError",
     ),
 }  # fmt: skip
