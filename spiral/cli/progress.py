@@ -12,7 +12,7 @@ from spiral.train.metrics import sparkline
 
 
 class TerminalProgress(Callback):
-    """Shows steps, loss, speed and evaluations.
+    """Shows steps, loss, speed and evaluations, unless another callback of the run shows them.
 
     Args:
         console: Where to; a bar is drawn only on a terminal.
@@ -22,10 +22,12 @@ class TerminalProgress(Callback):
         self._console = console
         self._bar: Progress | None = None
         self._losses: list[float] = []
+        self._silent = False
 
     def on_start(self, trainer: Trainer) -> None:
+        self._silent = any(callback.shows_progress for callback in trainer.callbacks)
         steps = trainer.config.run.steps
-        if not self._console.is_terminal:
+        if self._silent or not self._console.is_terminal:
             return
         self._bar = Progress(
             TextColumn("training"),
@@ -40,6 +42,8 @@ class TerminalProgress(Callback):
         self._bar.start()
 
     def on_step(self, trainer: Trainer, record: StepRecord) -> None:
+        if self._silent:
+            return
         self._losses.append(record.loss)
         speed = f"{1.0 / record.seconds:.1f} steps/s, {record.tokens / record.seconds:,.0f} tokens/s"
         if self._bar is not None:
@@ -55,6 +59,8 @@ class TerminalProgress(Callback):
             )
 
     def on_evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None:
+        if self._silent:
+            return
         self._console.print(
             f"step {trainer.step:>6}  held-out {evaluation.bits_per_byte:.4f} bits per byte "
             f"({evaluation.loss:.4f} nats per token)",
@@ -63,7 +69,7 @@ class TerminalProgress(Callback):
         )
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
-        if self._bar is None:
+        if self._bar is None and not self._silent:
             self._console.print(f"step {trainer.step:>6}  saved {path}", soft_wrap=True, highlight=False)
 
     def on_end(self, trainer: Trainer) -> None:

@@ -61,8 +61,7 @@ def _train(arguments: argparse.Namespace, config: TrainConfig, console: Console)
     progress = TerminalProgress(console)
     with run_lock(config.run.out):
         prepared = prepare(config, resume=bool(arguments.resume), overwrite=arguments.overwrite)
-        if not any(callback.draws for callback in prepared.trainer.callbacks):
-            prepared.trainer.callbacks.append(progress)
+        prepared.trainer.callbacks.append(progress)
         console.print(
             f"{prepared.trainer.model.num_parameters():,} parameters, {config.run.steps:,} steps, {config.run.out}"
         )

@@ -9,6 +9,7 @@ from spiral.train.callback_catalog import CALLBACKS, create_callback, early_stop
 from spiral.train.callbacks import Callback
 from spiral.train.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, load_config
 from spiral.train.evaluate import Evaluation, evaluate
+from spiral.train.metrics import MetricsFile, draw_loss, sparkline
 from spiral.train.precision import MixedPrecision
 from spiral.train.run import prepare, run_training
 from spiral.train.schedule import learning_rate, warmup_cosine
@@ -20,6 +21,7 @@ __all__ = [
     "DataConfig",
     "Evaluation",
     "Interrupted",
+    "MetricsFile",
     "MixedPrecision",
     "ModelConfig",
     "OptimConfig",
@@ -29,11 +31,13 @@ __all__ = [
     "TrainConfig",
     "Trainer",
     "create_callback",
+    "draw_loss",
     "evaluate",
     "learning_rate",
     "load_config",
     "prepare",
     "run_training",
+    "sparkline",
     "warmup_cosine",
 ]
 

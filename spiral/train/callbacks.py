@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from spiral.train.evaluate import Evaluation
@@ -14,10 +14,10 @@ class Callback:
     """Called by the trainer; override what you need. An exception ends the run; `Trainer.stop` ends it well.
 
     Attributes:
-        draws: Whether it draws in the terminal; ``spiral train`` then shows no progress of its own.
+        shows_progress: Whether it shows the run in the terminal; the command's own progress then stays away.
     """
 
-    draws: bool = False
+    shows_progress: ClassVar[bool] = False
 
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step of this process."""
@@ -33,6 +33,12 @@ class Callback:
 
     def on_end(self, trainer: Trainer) -> None:
         """After the last step; not after an error or an interrupt."""
+
+    def on_close(self, trainer: Trainer) -> None:
+        """When the run is over, however it ended: give back files, sockets, threads, the terminal.
+
+        Called once for every `on_start`, also when that raised; the last callback first.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know again, as JSON can hold it; saved under the class's name.

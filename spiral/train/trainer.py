@@ -183,8 +183,10 @@ class Trainer:
             DataError: Another process trains into the folder.
             SaveError: A checkpoint or the record cannot be written.
         """
-        with run_lock(self.folder):
+        with run_lock(self.folder), ExitStack() as closing:
             self.metrics.keep_up_to(self.step)
+            for callback in self.callbacks:
+                closing.callback(callback.on_close, self)
             self._tell("on_start")
             self.publisher.training_started(self.config.run.steps)
             with stop_requested() as request:

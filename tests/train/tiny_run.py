@@ -64,12 +64,12 @@ class Signal(Callback):
                 os.kill(os.getpid(), self.number)
 
 
-def killed(config: TrainConfig, step: int, *, resume: bool = False) -> None:
+def killed(config: TrainConfig, step: int, *callbacks: Callback, resume: bool = False) -> None:
     """Train in a forked child that SIGKILL ends after a step."""
     child = os.fork()
     if child == 0:
         try:
-            trained(config, resume=resume, callbacks=(Signal(step, signal.SIGKILL),))
+            trained(config, resume=resume, callbacks=(*callbacks, Signal(step, signal.SIGKILL)))
         finally:
             os._exit(77)
     status = os.waitpid(child, 0)[1]
