@@ -78,16 +78,7 @@ def _options(parser: argparse.ArgumentParser) -> list[str]:
     return [text for action in parser._actions for text in action.option_strings]
 
 
-def _load_plugins(argv: Sequence[str]) -> None:
-    """Loads the installed plugins where one of them may bring the command, or the list of commands is asked for."""
-    if argv and (argv[0] in ("-h", "--help") or not (argv[0].startswith("-") or argv[0] in COMMANDS)):
-        from spiral.plugin import init_plugin_system
-
-        init_plugin_system()
-
-
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    _load_plugins(argv)
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         close = difflib.get_close_matches(argv[0], COMMANDS, n=1)
         hint = f"; did you mean `spiral {close[0]}`?" if close else "."

@@ -156,6 +156,13 @@ def test_a_command_of_a_plugin_is_found(folder, capsys):
     assert capsys.readouterr().out == "hello\n"
 
 
+def test_training_uses_what_plugins_bring(folder, capsys):
+    write(folder / "mine.py")
+    assert main(["train", "optim.name=mine", "--print"]) == 0
+    assert "name: mine" in capsys.readouterr().out
+    assert global_registry().get("mine") is not None
+
+
 # ---------------------------------------------------------------- validate
 def test_a_sound_plugin_is_valid(tmp_path, capsys):
     path = write(tmp_path / "sound.py", on_load="import spiral; spiral.ones(2) + 1  # loads backends if nobody has")
