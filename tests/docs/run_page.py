@@ -68,7 +68,7 @@ def run_shell(line: str, where: str) -> str:
         from spiral.cli.main import build_parser
 
         try:
-            build_parser().parse_args(words[1:])
+            build_parser(*words[1:2]).parse_args(words[1:])
         except SystemExit as error:
             raise AssertionError(f"{where}: {line}: the command line does not accept it") from error
         return ""
