@@ -111,7 +111,7 @@ def _load() -> None:
             from spiral.plugin.backends import load_backends
 
             for name, reason in load_backends():
-                BACKENDS.add(name, Entry(name, None, unavailable=Unavailable(reason, "see the traceback")))
+                BACKENDS.fill({name: Entry(name, None, unavailable=Unavailable(reason, "see the traceback"))})
         finally:
             _loading = False
             _loaded = True

@@ -325,6 +325,19 @@ class Catalog(Mapping[str, T]):
             addition.undo()
             raise
 
+    def fill(self, things: Mapping[str, T]) -> None:
+        """Adds what spiral itself brings: it is spiral's also where a plugin's loading is the first to import it.
+
+        Raises:
+            RegistryError: see `add`.
+        """
+        token = _current.set(None)
+        try:
+            for name, value in things.items():
+                self.add(name, value)
+        finally:
+            _current.reset(token)
+
     def put(self, name: str, value: T) -> None:
         """Adds a thing, or gives one that this context's owner has added another value.
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from spiral.cli import demo, doctor, eval, explain, export, generate, train
+from spiral.cli import demo, doctor, eval, explain, export, generate, modules, plugin, train
 from spiral.errors import ArgumentError, RegistryError, SpiralError
 from spiral.registry import Catalog, catalog
 
@@ -29,8 +29,8 @@ def _check_command(name: str, value: Any) -> None:
 COMMANDS: Catalog[Any] = catalog("command", _check_command)
 """What can follow ``spiral``, by name: modules, or anything else with HELP, EXAMPLES, add_arguments and run."""
 
-for _module in (train, eval, generate, export, demo, explain, doctor):
-    COMMANDS.add(_module.__name__.rsplit(".", 1)[-1], _module)
+for _module in (train, eval, generate, export, demo, explain, modules, plugin, doctor):
+    COMMANDS.fill({_module.__name__.rsplit(".", 1)[-1]: _module})
 
 
 def _program(argv: Sequence[str]) -> str:
@@ -91,6 +91,11 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:
+    """The options of a parser; those of its own subparsers are noted in them."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                sub.set_defaults(options=_options(sub))
     return [text for action in parser._actions for text in action.option_strings]
 
 

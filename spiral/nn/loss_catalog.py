@@ -26,7 +26,7 @@ for _name in (
     "cross_entropy", "mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss", "nll_loss", "kl_div",
     "binary_cross_entropy", "binary_cross_entropy_with_logits",
 ):  # fmt: skip
-    LOSSES.add(_name, getattr(functional, _name))
+    LOSSES.fill({_name: getattr(functional, _name)})
 
 
 def create_loss(name: str, **options: Any) -> Callable[..., Any]:

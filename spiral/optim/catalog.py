@@ -25,8 +25,7 @@ def _check(name: str, value: Any) -> None:
 OPTIMIZERS: Catalog[Callable[..., Any]] = catalog("optimizer", _check)
 """Classes of `spiral.optim.Optimizer` by name: called with parameters and keyword settings."""
 
-for _name, _class in {"sgd": SGD, "adam": Adam, "adamw": AdamW, "lion": Lion, "adafactor": Adafactor}.items():
-    OPTIMIZERS.add(_name, _class)
+OPTIMIZERS.fill({"sgd": SGD, "adam": Adam, "adamw": AdamW, "lion": Lion, "adafactor": Adafactor})
 
 
 def create(name: str, params: Any, **options: Any) -> Any:

@@ -8,7 +8,7 @@ registry.register(MyPlugin())
 
 from spiral.plugin import events
 from spiral.plugin.base import Plugin, PluginError
-from spiral.plugin.bus import EventBus, Subscription, event_bus
+from spiral.plugin.bus import EventBus, EventQueue, JsonlSink, PublishReport, Recorder, Subscription, event_bus
 from spiral.plugin.configuration import Configuration
 from spiral.plugin.context import PluginContext
 from spiral.plugin.dependencies import DependencyError, GraphReport
@@ -20,7 +20,8 @@ from spiral.plugin.services import Services, ServiceTypeError
 from spiral.plugin.watch import PluginWatcher
 
 __all__ = [
-    "Choice", "Configuration", "DependencyError", "EventBus", "GraphReport", "Plugin", "PluginCapability",
-    "PluginContext", "PluginError", "PluginMetadata", "PluginRegistry", "PluginWatcher", "ServiceTypeError",
-    "Services", "Subscription", "event_bus", "global_registry", "init_plugin_system", *events.__all__,
+    "Choice", "Configuration", "DependencyError", "EventBus", "EventQueue", "GraphReport", "JsonlSink", "Plugin",
+    "PluginCapability", "PluginContext", "PluginError", "PluginMetadata", "PluginRegistry", "PluginWatcher",
+    "PublishReport", "Recorder", "ServiceTypeError", "Services", "Subscription", "event_bus", "global_registry",
+    "init_plugin_system", *events.__all__,
 ]  # fmt: skip

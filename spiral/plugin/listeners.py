@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
@@ -172,9 +174,11 @@ class JsonlSink:
     """A listener that appends every event to a file, one JSON object a line, readable at any moment.
 
     Each line has ``time`` (seconds since 1970), ``event`` (its name) and the event's fields; see `PluginEvent.to_dict`.
+    Where the disk has no room, the bus reports the listener once and counts its failures; the file has whole lines.
 
     Args:
         path: the file; what stands in it stays.
+        fields: what every line says besides, such as a run's name.
 
     Raises:
         SaveError: it cannot be opened.
@@ -191,8 +195,9 @@ class JsonlSink:
         ('EpochStart', 1)
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, fields: Mapping[str, str] | None = None) -> None:
         self.path = Path(path)
+        self._fields = dict(fields or {})
         self._lock = threading.RLock()
         try:
             self._file = self.path.open("ab+", buffering=0)
@@ -204,17 +209,18 @@ class JsonlSink:
             raise SaveError(f"JsonlSink: {self.path}: cannot be opened: {error.strerror}.") from error
 
     def __call__(self, event: PluginEvent) -> None:
-        line = json.dumps({"time": time.time(), **event.to_dict()}, allow_nan=False, ensure_ascii=False) + "\n"
-        data = line.encode("utf-8", "backslashreplace")
+        line = {"time": time.time(), **self._fields, **event.to_dict()}
+        data = (json.dumps(line, allow_nan=False, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         with self._lock:
             if self._file.closed:
                 raise SaveError(f"JsonlSink: {self.path}: is closed; cancel its subscription before it is closed.")
             try:
-                written = self._file.write(data)
+                before = self._file.seek(0, 2)
+                if self._file.write(data) != len(data):
+                    self._file.truncate(before)  # or the next line would go on with this one
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:
                 raise SaveError(f"JsonlSink: {self.path}: cannot be written: {error.strerror}.") from error
-            if written != len(data):
-                raise SaveError(f"JsonlSink: {self.path}: the disk had room for a part of a line only.")
 
     def close(self) -> None:
         """Closes the file; end the subscription first."""

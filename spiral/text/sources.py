@@ -35,5 +35,4 @@ def files(path: str) -> str:
 DATASETS: Catalog[Callable[..., str]] = catalog("dataset", _check)
 """Functions by name: called with keyword settings; give the text to train on."""
 
-DATASETS.add("python-reference", python_reference)
-DATASETS.add("files", files)
+DATASETS.fill({"python-reference": python_reference, "files": files})

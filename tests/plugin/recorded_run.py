@@ -15,7 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 from tiny_run import files_of_last_checkpoint, killed, tiny_config, trained  # noqa: E402, F401
 
-from spiral.plugin import PluginRegistry
+from spiral.plugin import PluginRegistry, global_registry
 from spiral.plugin.sources import bundled_sources
 from spiral.registry import complete_catalog, snapshot
 from spiral.train import Callback, StepRecord, TrainConfig, Trainer
@@ -35,23 +35,39 @@ class Fails(Callback):
 
 
 @contextmanager
-def loaded(name: str) -> Iterator[Callable[..., Callback]]:
-    """The class of a bundled plugin's callback while the plugin is loaded; afterwards nothing of it is left."""
+def bundled(name: str) -> Iterator[PluginRegistry]:
+    """A registry of its own with a bundled plugin, which other tests may have loaded into the process's."""
+    everywhere, registry = global_registry(), PluginRegistry()
+    there = everywhere.get(name)
+    if there is not None:
+        everywhere.unregister(name)
+    source = next(s for s in bundled_sources() if s.name == name)
     for kind in ("callback", "service", "setting", "plugin", "command"):
         complete_catalog(kind)
-    registry, before = PluginRegistry(), snapshot()
-    threads = set(threading.enumerate())
-    source = next(s for s in bundled_sources() if s.name == name)
-    registry.register(source.make(), source=source)
-    plugin_id = registry.list_plugins()[0].id
-    assert plugin_id == name and registry.list_plugins()[0].description
-    assert set(threading.enumerate()) == threads, "loading starts threads"
+    before, threads = snapshot(), set(threading.enumerate())
     try:
-        yield complete_catalog("callback")[name]
+        registry.register(source.make(), source=source)
+        assert set(threading.enumerate()) == threads, "loading starts threads"
+        yield registry
     finally:
-        registry.unregister(name)
-    assert snapshot() == before and not registry.events.subscriptions()
-    assert set(threading.enumerate()) == threads, "threads are left"
+        if registry.get(name) is not None:
+            registry.unregister(name)
+        if there is not None:
+            everywhere.register(there, source=source)
+    if there is None:
+        after = snapshot()
+        assert not [n for kind in after.values() for n, layers in kind.items() if any(o == name for _, o in layers)]
+        assert all(after[kind][n] == layers for kind, names in before.items() for n, layers in names.items())
+    assert not registry.events.subscriptions() and set(threading.enumerate()) == threads
+
+
+@contextmanager
+def loaded(name: str) -> Iterator[Callable[..., Callback]]:
+    """The class of a bundled plugin's callback while the plugin is loaded; afterwards nothing of it is left."""
+    with bundled(name) as registry:
+        (metadata,) = registry.list_plugins()
+        assert metadata.id == name and metadata.description
+        yield complete_catalog("callback")[name]
 
 
 def without_plugin(folder: Path, **sections: dict[str, Any]) -> dict[str, bytes]:
@@ -84,6 +100,6 @@ def warnings_of(caplog: pytest.LogCaptureFixture, name: str) -> list[str]:
 
 
 __all__ = [
-    "Fails", "TrainConfig", "files_of_last_checkpoint", "killed", "loaded", "require_same_weights", "tiny_config",
-    "trained", "warnings_of", "without_plugin",
+    "Fails", "TrainConfig", "bundled", "files_of_last_checkpoint", "killed", "loaded", "require_same_weights",
+    "tiny_config", "trained", "warnings_of", "without_plugin",
 ]  # fmt: skip
