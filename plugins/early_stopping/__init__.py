@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +52,7 @@ class EarlyStopping(Callback):
             )
         self.patience, self.min_delta, self.metric, self.mode = patience, min_delta, metric, mode
         self.event, _, self._name = metric.partition(".")
+        self._figure = attrgetter(self._name)
         self.best = math.inf if mode == "min" else -math.inf
         self.best_step = 0
         self.waited = 0
@@ -76,10 +78,10 @@ class EarlyStopping(Callback):
 
     def on_step(self, trainer: Trainer, record: StepRecord) -> None:
         if self.event == "step":
-            self._look(trainer, getattr(record, self._name))
+            self._look(trainer, self._figure(record))
 
     def on_evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None:
-        if self.event == "evaluation" and self._look(trainer, getattr(evaluation, self._name)):
+        if self.event == "evaluation" and self._look(trainer, self._figure(evaluation)):
             trainer.save_weights(trainer.folder / self.file)
 
     def _look(self, trainer: Trainer, value: float) -> bool:

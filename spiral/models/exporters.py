@@ -61,5 +61,4 @@ def safetensors(model: Llama, tokenizer: Tokenizer, path: str | os.PathLike[str]
 EXPORTERS: Catalog[Callable[..., str | None]] = catalog("exporter", _check)
 """Functions by name: called with model, tokenizer, path and keyword settings; write, and may return what to say."""
 
-EXPORTERS.add("gguf", gguf)
-EXPORTERS.add("safetensors", safetensors)
+EXPORTERS.fill({"gguf": gguf, "safetensors": safetensors})

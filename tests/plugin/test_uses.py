@@ -17,7 +17,7 @@ from spiral import nn, optim
 from spiral.cli.main import main
 from spiral.errors import ConfigError
 from spiral.plugin import init_plugin_system
-from spiral.registry import snapshot
+from spiral.registry import complete_catalog, snapshot
 from spiral.train import create_callback, prepare
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
@@ -104,6 +104,9 @@ def file(tmp_path: Path) -> Path:
 def plugin(file: Path) -> Iterator[None]:
     """The plugin, loaded; nothing is left of it afterwards."""
     registry = init_plugin_system()
+    sp.backends()  # which come with the first question
+    for kind in ("op", "module", "loss", "optimizer", "dataset", "callback", "exporter", "command"):
+        complete_catalog(kind)
     before = snapshot()
     registry.load_path(file)
     yield

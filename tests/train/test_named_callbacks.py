@@ -153,11 +153,11 @@ def test_command_line_adds_callbacks_and_gives_them_options(tmp_path: Path, caps
     assert "expected a name, or name:option=value" in capsys.readouterr().err
 
 
-def test_callback_that_draws_replaces_the_commands_own_progress(
+def test_callback_that_shows_progress_replaces_the_commands_own_progress(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class View(Callback):
-        draws = True
+        shows_progress = True
 
     config = tiny_config(tmp_path, run={"steps": 2})
     settings = [f"{s}.{k}={v}" for s, values in config.to_dict().items() for k, v in values.items()]
