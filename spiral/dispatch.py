@@ -302,7 +302,7 @@ def call(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
             current = before == _changes  # else chosen among backends that are gone
             if current:
                 pol.table[table_key] = entry
-        if current:
+        if current and pol.choose is None:
             observation.note_choice(op.name, table_key, pol, entry.backend)
     while entry.guard is not None and not entry.guard(*raw, *attrs):
         if entry.next is None:
@@ -328,7 +328,7 @@ def call(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
             result = wrap(outs[0], entry.out_keys[0])
         else:
             result = tuple([wrap(o, k) for o, k in zip(outs[: op.n_visible], entry.out_keys, strict=False)])
-    if observation.ops is not None:
+    if observation.ops is not None and pol.choose is None:  # where only shapes are evaluated, nothing has run
         observation.tell_op(op.name, args, result, entry.backend)
     return result
 

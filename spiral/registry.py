@@ -407,7 +407,7 @@ HOMES = {
     "optimizer": "spiral.optim.catalog",
     "dataset": "spiral.text.sources",
     "callback": "spiral.train.callback_catalog",
-    "exporter": "spiral.io.exporters",
+    "exporter": "spiral.models.exporters",
     "command": "spiral.cli.main",
     "service": "spiral.plugin.registry",
     "setting": "spiral.plugin.registry",

@@ -67,17 +67,14 @@ def allowed(hint: Any) -> str:
         >>> allowed(Annotated[int, Range(1)]), allowed(Literal["mean", "sum"] | None)
         ('an integer of at least 1', "'mean', 'sum' or none")
     """
-    found = [_alternative(h) for h in sorted(members(hint), key=lambda h: parts(h)[0] in _NONES)]
-    said = " or ".join(found) if len(found) < 3 else f"{', '.join(found[:-1])} or {found[-1]}"
-    _, notes = parts(hint)
-    limits = [str(n) for n in notes if isinstance(n, Range)]
-    return said if len(found) == 1 or not limits else f"{said}, each number {limits[0]}"
+    found: list[str] = []
+    for member in sorted(members(hint), key=lambda h: parts(h)[0] in _NONES):
+        some = choices(hint if len(members(hint)) == 1 else member)
+        found += list(map(repr, some)) or [_alternative(member)]
+    return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} or {found[-1]}"
 
 
 def _alternative(hint: Any) -> str:
-    some = choices(hint)
-    if some:
-        return f"{', '.join(map(repr, some[:-1]))} or {some[-1]!r}" if len(some) > 1 else repr(some[0])
     name = type_name(hint)
     plain, notes = parts(hint)
     limits = [str(n) for n in notes if isinstance(n, Range)]

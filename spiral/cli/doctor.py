@@ -98,8 +98,29 @@ def report() -> dict[str, dict[str, Any]]:
             or "none found: building from source gives the NumPy kernels only",
         },
         "backends": {name: _state(entry) for name, entry in sp.backends().items()},
+        **_plugins(),
         "environment": {
             name: f"{os.environ[name]!r}: {cost}" for name, cost in _COSTLY.items() if os.environ.get(name)
+        },
+    }
+
+
+def _plugins() -> dict[str, dict[str, str]]:
+    """The plugins that are loaded, and those that could not be."""
+    from spiral.plugin import init_plugin_system
+    from spiral.plugin.validation import registered
+
+    registry = init_plugin_system()
+    loaded = {}
+    for metadata in registry.list_plugins():
+        found = registry.loaded(metadata.id)
+        counts = ", ".join(f"{len(names)} {kind}" for kind, names in registered(found).items())
+        loaded[metadata.id] = f"{metadata.version}, {found.origin}" + (f": {counts}" if counts else "")
+    return {
+        "plugins": loaded,
+        "plugins in quarantine": {
+            q.name: f"{' '.join(q.reason.split())} (spiral plugin explain {q.name})"
+            for q in registry.quarantine.values()
         },
     }
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from spiral.cli import demo, doctor, eval, explain, export, generate, train
+from spiral.cli import demo, doctor, eval, explain, export, generate, modules, plugin, train
 from spiral.errors import ArgumentError, RegistryError, SpiralError
 from spiral.registry import Catalog, catalog
 
@@ -29,8 +29,24 @@ def _check_command(name: str, value: Any) -> None:
 COMMANDS: Catalog[Any] = catalog("command", _check_command)
 """What can follow ``spiral``, by name: modules, or anything else with HELP, EXAMPLES, add_arguments and run."""
 
-for _module in (train, eval, generate, export, demo, explain, doctor):
+for _module in (train, eval, generate, export, demo, explain, modules, plugin, doctor):
     COMMANDS.fill({_module.__name__.rsplit(".", 1)[-1]: _module})
+
+
+def _program(argv: Sequence[str]) -> str:
+    """What messages begin with; plugins may bring commands."""
+    return f"spiral {argv[0]}" if argv and argv[0] in COMMANDS else "spiral"
+
+
+class _OneLine(logging.Formatter):
+    """A warning in one line, whatever a plugin's error looks like; a traceback follows where there is one."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        super().__init__()
+        self._argv = argv
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the base's name)
+        return f"{_program(self._argv)}: warning: {' '.join(record.message.split())}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,8 +59,12 @@ class _Parser(argparse.ArgumentParser):
         (file or sys.stderr).write(message)  # argparse swallows the error of a full disk
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all subcommands."""
+def build_parser(chosen: str = "") -> argparse.ArgumentParser:
+    """The parser of all subcommands.
+
+    Args:
+        chosen: The one whose arguments it shall know; a mistake in those of another keeps no command from running.
+    """
     import spiral
 
     parser = _Parser(
@@ -64,13 +84,30 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        module.add_arguments(command)
+        if name == chosen:
+            module.add_arguments(command)
         command.set_defaults(run=module.run, options=_options(command))
     return parser
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:
+    """The options of a parser; those of its own subparsers are noted in them."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                sub.set_defaults(options=_options(sub))
     return [text for action in parser._actions for text in action.option_strings]
+
+
+def _load_plugins(argv: Sequence[str]) -> None:
+    """Loads the installed plugins: every command may use what they bring, and they hear of what it does.
+
+    Only ``spiral --version``, and a plain ``spiral``, which is refused, do without.
+    """
+    if argv and argv[0] != "--version":
+        from spiral.plugin import init_plugin_system
+
+        init_plugin_system()
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -78,7 +115,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         close = difflib.get_close_matches(argv[0], COMMANDS, n=1)
         hint = f"; did you mean `spiral {close[0]}`?" if close else "."
         raise ArgumentError(f"the command must be one of {', '.join(COMMANDS)}; received {argv[0]!r}{hint}")
-    arguments, rest = build_parser().parse_known_args(argv)
+    arguments, rest = build_parser(argv[0] if argv else "").parse_known_args(argv)
     if "free" in arguments:  # argparse does not take further ones after an option: `train a=1 --overwrite b=2`
         arguments.free += [text for text in rest if not text.startswith("-")]
         rest = [text for text in rest if text.startswith("-")]
@@ -99,7 +136,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     argv = sys.argv[1:] if argv is None else argv
-    name = f"spiral {argv[0]}" if argv and argv[0] in COMMANDS else "spiral"
     for closed in ("stdout", "stderr"):
         if getattr(sys, closed) is None:  # `spiral … >&-`
             setattr(sys, closed, open(os.devnull, "w"))
@@ -107,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure") and stream.errors == "strict":
             stream.reconfigure(errors="replace")
     warnings = logging.StreamHandler()
-    warnings.setFormatter(logging.Formatter(f"{name}: warning: %(message)s"))
+    warnings.setFormatter(_OneLine(argv))
     logger = logging.getLogger("spiral")
     logger.addHandler(warnings)
     try:
@@ -115,27 +151,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a full disk or a reader that has gone can still be told
         return status
     except SpiralError as error:
-        return _fail(name, str(error))
+        return _fail(_program(argv), str(error))
     except KeyboardInterrupt:
-        _fail(name, "interrupted")
+        _fail(_program(argv), "interrupted")
         return 130
     except MemoryError as error:
-        return _fail(name, f"out of memory: {error or 'no more can be had'}; take a smaller model, batch or context.")
+        return _fail(
+            _program(argv), f"out of memory: {error or 'no more can be had'}; take a smaller model, batch or context."
+        )
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         _forget_output()
         return 0
     except OSError as error:
         if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
             _forget_output()
-            return _fail(name, f"cannot write the output: {error.strerror}.")
+            return _fail(_program(argv), f"cannot write the output: {error.strerror}.")
         if error.filename is None:
             raise
-        return _fail(name, f"{os.fsdecode(error.filename)}: {error.strerror}.")
+        return _fail(_program(argv), f"{os.fsdecode(error.filename)}: {error.strerror}.")
     finally:
         logger.removeHandler(warnings)
 
 
 def _run(argv: Sequence[str]) -> int:
+    _load_plugins(argv)
     try:
         arguments = _parse(argv)
     except SystemExit as stop:  # argparse has printed --help or --version

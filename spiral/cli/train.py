@@ -19,8 +19,8 @@ EXAMPLES = (
     "spiral train config.yaml optim.schedule=wsd run.precision=bfloat16",
     "spiral train --resume runs/first",
     "spiral train --resume runs/first run.steps=1000",
-    "spiral train run.callbacks=tensorboard,live",
-    "spiral train --callback tensorboard:folder=logs --callback early_stopping:patience=5",
+    "spiral train optim.name=lion optim.lr=3e-4 run.out=runs/lion",
+    "spiral train run.out=runs/short --callback early_stopping:metric=step.loss,patience=100",
     "spiral train --print",
 )
 
@@ -104,7 +104,7 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
 
 def _with_callbacks(config: TrainConfig, texts: list[str]) -> TrainConfig:
     """The configuration with those of ``--callback``; one of a name that is there takes its place."""
-    from spiral.train.named import from_text, parts
+    from spiral.named import from_text, parts
 
     added = [from_text(text) for text in texts]
     names = {parts(item)[0] for item in added}

@@ -13,6 +13,7 @@ from spiral.optional import missing
 if TYPE_CHECKING:
     from spiral.io.atomic import atomic_write
     from spiral.io.gguf_read import GGUFFile, TensorInfo
+    from spiral.io.gguf_types import writable_type
     from spiral.io.gguf_write import TensorSource, write_gguf
     from spiral.io.llama import (
         ExportResult,
@@ -38,6 +39,7 @@ __all__ = [
     "import_llama_gguf",
     "load_safetensors",
     "save_safetensors",
+    "writable_type",
     "write_gguf",
 ]
 
@@ -53,6 +55,7 @@ _HOME = {
     "import_llama_gguf": "llama",
     "load_safetensors": "safetensors",
     "save_safetensors": "safetensors",
+    "writable_type": "gguf_types",
     "write_gguf": "gguf_write",
 }
 

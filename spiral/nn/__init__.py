@@ -37,6 +37,7 @@ from spiral.nn.loss import (
     NLLLoss,
     SmoothL1Loss,
 )
+from spiral.nn.loss_catalog import LOSSES, create_loss
 from spiral.nn.module import Module, RemovableHandle
 from spiral.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
 from spiral.nn.parameter import Parameter
@@ -49,6 +50,7 @@ __all__ = [
     "ELU",
     "GELU",
     "GRU",
+    "LOSSES",
     "LSTM",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
@@ -97,6 +99,7 @@ __all__ = [
     "StateDictError",
     "SwiGLU",
     "Tanh",
+    "create_loss",
     "functional",
     "init",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from spiral.optim.adafactor import Adafactor
 from spiral.optim.adam import Adam, AdamW
+from spiral.optim.catalog import OPTIMIZERS, create
 from spiral.optim.clip import clip_grad_norm_, clip_grad_value_, scale_grads
 from spiral.optim.ema import EMA
 from spiral.optim.lion import Lion
@@ -24,6 +25,7 @@ from spiral.optim.sgd import SGD
 
 __all__ = [
     "EMA",
+    "OPTIMIZERS",
     "SGD",
     "Adafactor",
     "Adam",
@@ -35,6 +37,7 @@ __all__ = [
     "clip_grad_value_",
     "constant",
     "constant_factor",
+    "create",
     "cosine",
     "cosine_factor",
     "linear",

@@ -59,18 +59,35 @@ class Choice:
         return not self.without.intersection(names) and (not self.only or bool(self.only.intersection(names)))
 
 
+def every_source() -> list[Source]:
+    """Every installed plugin, wanted or not; nothing is imported.
+
+    Raises:
+        RegistryError: ``SPIRAL_PLUGIN_PATH`` names something that is not there.
+    """
+    sources = [*bundled_sources(), *entry_point_sources()]
+    for path in os.environ.get(PATH_VARIABLE, "").split(os.pathsep):
+        if path:
+            sources += path_sources(path)
+    return sources
+
+
 def installed_sources() -> list[Source]:
     """Every installed plugin that ``SPIRAL_PLUGINS`` does not leave out by name; nothing is imported.
 
     Raises:
         ArgumentError: ``SPIRAL_PLUGINS`` is malformed.
+        RegistryError: ``SPIRAL_PLUGIN_PATH`` names something that is not there.
     """
     choice = Choice.parse(os.environ.get(CHOICE_VARIABLE, ""))
-    sources = [*bundled_sources(), *entry_point_sources()]
-    for path in os.environ.get(PATH_VARIABLE, "").split(os.pathsep):
-        if path:
-            sources += path_sources(path)
-    return [s for s in sources if not choice.without.intersection([s.name])]
+    return [s for s in every_source() if not choice.without.intersection([s.name])]
+
+
+def left_out(registry: PluginRegistry) -> list[Source]:
+    """What is installed but neither loaded nor in quarantine: ``SPIRAL_PLUGINS`` leaves it out, or it was unloaded."""
+    loaded = [registry.loaded(m.id).source for m in registry.list_plugins()]
+    known = {s.origin for s in loaded if s is not None} | {q.origin for q in registry.quarantine.values()}
+    return [s for s in every_source() if s.origin not in known]
 
 
 def load_installed(registry: PluginRegistry) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from spiral import named
 from spiral.errors import ConfigError, RegistryError, received
 from spiral.registry import Catalog, catalog
-from spiral.train import named
 from spiral.train.callbacks import Callback
 
 

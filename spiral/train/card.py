@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from spiral.models.llama import Llama
+from spiral.optim.catalog import OPTIMIZERS
 from spiral.train.checkpoint import versions
 from spiral.train.config import TrainConfig
 
@@ -42,7 +43,7 @@ def model_card(
         f"{shape.ffn_dim}, context {shape.context_length}, vocabulary {shape.vocab_size:,}"
         f"{', tied embedding' if shape.tied else ''}.",
         f"## Data\n\n{data}",
-        f"## Training\n\n{config.run.steps:,} steps of AdamW, {tokens:,} tokens{speed}.",
+        f"## Training\n\n{config.run.steps:,} steps of {_optimizer(config.optim.name)}, {tokens:,} tokens{speed}.",
         f"## Results on the held-out text\n\n| | bits per byte |\n|---|---|\n{rows}",
         "## Limits\n\nTrained on little text: it imitates the text's form and does not know facts. "
         "The held-out text comes from the same source as the training text.",
@@ -54,3 +55,9 @@ def model_card(
         "## Repeat\n\n```json\n" + json.dumps({"config": config.to_dict(), "versions": versions()}, indent=1) + "\n```"
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _optimizer(name: str) -> str:
+    """What people call it: its class, where it is one."""
+    made_by = OPTIMIZERS.get(name)
+    return made_by.__name__ if isinstance(made_by, type) else name

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spiral import named
 from spiral.errors import ConfigError
 from spiral.models.llama import LlamaConfig
 from spiral.plain_files import parse_yaml
-from spiral.train import named
 from spiral.train.config_limits import CHOICES, RANGES
 
 
@@ -40,17 +40,30 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Text: a file or folder (None: the demo corpus), the tokens to learn, the share to hold out."""
+    """Text: a file or folder (None: the demo corpus), the tokens to learn, the share to hold out.
+
+    Instead of `path`, `source` names where the text comes from (a plugin may bring it), with its `options`.
+    """
 
     path: str | None = None
     vocab_size: int = 1024
     held_out: float = 0.1
+    source: str = "files"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", named.options("data.options", self.options))
+        if self.path is not None and (self.source != "files" or self.options):
+            other = "data.options" if self.source == "files" else f"data.source={self.source!r}"
+            raise ConfigError(f"data.path: expected it or {other}, not both; received {self.path!r}.")
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with warm-up and a schedule.
+    """An optimizer with warm-up and a schedule.
 
+    `name` is adamw, adam, lion, sgd, adafactor or what a plugin brings; it gets `lr`, `beta1`, `beta2`, `eps` and
+    `weight_decay` as far as it takes them, and `options` besides. Another name leaves the options of the one before.
     `schedule` is cosine, linear, wsd (constant, then a line down over the last `decay` share of the
     steps) or constant; all but the last fall to `final_lr` times `lr` at the last step. `weight_decay`
     applies to matrices only; `clip` is the largest gradient norm, 0 for none; `ema` is the decay of a
@@ -68,6 +81,11 @@ class OptimConfig:
     weight_decay: float = 0.1
     clip: float = 1.0
     ema: float = 0.0
+    name: str = "adamw"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", named.options("optim.options", self.options))
 
 
 @dataclass(frozen=True)
@@ -171,8 +189,11 @@ class TrainConfig:
 
 
 # the keys that hold text, and whether null is allowed
-_OWN_CHECKS = ("run.callbacks",)  # their sections check and convert these themselves
-_TEXTS = {"data.path": True, "run.out": False, "run.precision": False, "optim.schedule": False}
+# the keys that their sections check and convert themselves, and by which key the options' meaning changes
+_OWN_CHECKS = ("run.callbacks", "optim.options", "data.options")
+_CHOICE = {"optim": "name", "data": "source"}
+_TEXTS = {"data.path": True, "run.out": False, "run.precision": False, "optim.schedule": False, "optim.name": False,
+          "data.source": False}  # fmt: skip
 
 
 def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> TrainConfig:
@@ -205,6 +226,7 @@ def _update(config: Any, values: Any, prefix: str) -> Any:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{prefix.rstrip('.')}: expected the keys {_names(config)}; received {_short(values)}.")
     hints = typing.get_type_hints(type(config))
+    section = prefix.rstrip(".")
     changes = {}
     for key, value in values.items():
         if key not in hints:
@@ -218,6 +240,11 @@ def _update(config: Any, values: Any, prefix: str) -> Any:
             changes[key] = _update(current, value, name + ".")
         else:
             changes[key] = value if name in _OWN_CHECKS else _converted(name, value, hints[key])
+    if "options" in hints:
+        chosen = getattr(config, _CHOICE[section])
+        before = config.options if changes.get(_CHOICE[section], chosen) == chosen else {}
+        given = changes.get("options", {})
+        changes["options"] = {**before, **given} if isinstance(given, Mapping) else given
     return dataclasses.replace(config, **changes)
 
 

@@ -12,17 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import spiral as sp
+from spiral import named
 from spiral.data import TokenDataset
-from spiral.errors import ConfigError, DataError, FormatError, MissingDependencyError
+from spiral.errors import ConfigError, DataError, FormatError, MissingDependencyError, received
 from spiral.models.files import TOKENIZER, save_llama
 from spiral.models.llama import Llama, LlamaConfig
 from spiral.text import Tokenizer, demo_corpus, load_text, split
+from spiral.text.sources import DATASETS
+from spiral.train.callback_catalog import CALLBACKS
 from spiral.train.callbacks import Callback
 from spiral.train.card import model_card
 from spiral.train.checkpoint import list_checkpoints
-from spiral.train.config import TrainConfig
+from spiral.train.config import DataConfig, TrainConfig
 from spiral.train.lock import run_lock
 from spiral.train.metrics import draw_loss
+from spiral.train.optimizers import optimizer_arguments
 from spiral.train.trainer import CHECKPOINTS, HeldOut, Trainer
 
 RUN_CONFIG = "train.json"
@@ -65,7 +69,8 @@ def _prepare(config: TrainConfig, resume: bool, overwrite: bool, callbacks: Sequ
         raise DataError(f"resume: {folder}: there is no run to resume (no {TOKENIZER}); start without --resume.")
     if not resume:
         _require_empty(folder, overwrite)
-    text = demo_corpus() if config.data.path is None else load_text(config.data.path)
+    require_names(config)
+    text = source_text(config.data)
     train_text, held_out_text = split(text, config.data.held_out)
     tokenizer = Tokenizer.load(folder) if resume else Tokenizer.train(train_text, config.data.vocab_size)
     shape = config.model.llama(tokenizer.vocab_size)
@@ -94,6 +99,47 @@ def _prepare(config: TrainConfig, resume: bool, overwrite: bool, callbacks: Sequ
         with atomic_write(folder / RUN_CONFIG) as partial:
             partial.write_text(json.dumps(config.to_dict(), indent=1) + "\n", encoding="utf-8")
     return Prepared(trainer, tokenizer, train_text, held_out_text)
+
+
+def require_names(config: TrainConfig) -> None:
+    """Check what the configuration names and its options, before anything is read or computed.
+
+    Raises:
+        ConfigError: A name is unknown, or its options do not fit.
+    """
+    optimizer_arguments(config.optim)
+    for name, options in map(named.parts, config.run.callbacks):
+        named.parsed(CALLBACKS, f"run.callbacks.{name}", name, options)
+    if _names_source(config.data):
+        named.find(DATASETS, "data.source", config.data.source)
+        named.parsed(DATASETS, "data.options", config.data.source, config.data.options)
+
+
+def _names_source(data: DataConfig) -> bool:
+    return data.source != "files" or bool(data.options)
+
+
+def source_text(data: DataConfig) -> str:
+    """The text of a run: of `path`, of the named source, or the demo corpus.
+
+    Raises:
+        ConfigError: There is no such source, or it does not take these options.
+        DataError: The text cannot be used.
+    """
+    if not _names_source(data):
+        return demo_corpus() if data.path is None else load_text(data.path)
+    read = named.find(DATASETS, "data.source", data.source)
+    text = read(**named.parsed(DATASETS, "data.options", data.source, data.options))
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"data.source: {data.source!r}: expected it to give a text; received {received(text)}.")
+    return text
+
+
+def _described(data: DataConfig) -> str:
+    """Where the text came from, for the card."""
+    if _names_source(data):
+        return f"The source {data.source}" + (f" with {json.dumps(data.options)}" if data.options else "")
+    return "The language reference of Python (pydoc_data.topics)" if data.path is None else data.path
 
 
 def _require_empty(folder: Path, overwrite: bool) -> None:
@@ -178,12 +224,11 @@ def _run_training(prepared: Prepared, name: str, references: dict[str, float] | 
         draw_loss(trainer.metrics, folder / "loss.png", title=name, references=references)
     except MissingDependencyError as error:
         notes.append(str(error))
-    source = "The language reference of Python (pydoc_data.topics)" if config.data.path is None else config.data.path
     card = model_card(
         name,
         trainer.model,
         config,
-        data=f"{source}: {len(prepared.train_text):,} characters to train on, "
+        data=f"{_described(config.data)}: {len(prepared.train_text):,} characters to train on, "
         f"{len(prepared.held_out_text):,} held out.",
         results={"this model": bits, **references},
         sample=sample,

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import spiral as sp
+from spiral import named
 from spiral.data import TokenDataset, TokenLoader
 from spiral.errors import ConfigError, DataError, FormatError, TrainingError
 from spiral.models.files import set_weights, weight_arrays
 from spiral.models.llama import Llama
-from spiral.optim import EMA, AdamW, scale_grads
+from spiral.optim import EMA, scale_grads
 from spiral.tensor import Tensor
-from spiral.train import named
 from spiral.train.callback_catalog import EARLY_STOPPING, early_stopping, made_callback
 from spiral.train.callbacks import Callback
 from spiral.train.checkpoint import Checkpoint, flatten, load_checkpoint, save_checkpoint, unflatten, versions
@@ -30,6 +30,7 @@ from spiral.train.config import RunConfig, TrainConfig
 from spiral.train.evaluate import Evaluation, evaluate
 from spiral.train.lock import run_lock
 from spiral.train.metrics import MetricsFile
+from spiral.train.optimizers import configured_optimizer
 from spiral.train.precision import MixedPrecision
 from spiral.train.publishing import Publisher
 from spiral.train.schedule import learning_rate
@@ -158,12 +159,7 @@ class Trainer:
         names = [name for name, _ in model.named_parameters()]
         self.precision = MixedPrecision(model, config.run.precision)
         self.masters: dict[str, Tensor] = dict(zip(names, self.precision.masters, strict=True))
-        self.optimizer = AdamW(
-            decay_groups(self.masters, config.optim.weight_decay),
-            lr=config.optim.lr,
-            betas=(config.optim.beta1, config.optim.beta2),
-            eps=config.optim.eps,
-        )
+        self.optimizer = configured_optimizer(config.optim, self.masters)
         self.ema = EMA(self.masters.values(), config.optim.ema) if config.optim.ema else None
         if config.run.patience and (held_out is None or not config.run.eval_every):
             raise ConfigError(
@@ -444,7 +440,7 @@ class Trainer:
         now = self.config.to_dict()
         keys = [("model", key) for key in now["model"]] + [("data", key) for key in now["data"]]
         keys += [("run", key) for key in ("seed", "batch_size", "accumulate", "precision")]
-        keys += [("optim", key) for key in ("beta1", "beta2", "eps", "weight_decay", "ema")]
+        keys += [("optim", key) for key in ("name", "options", "beta1", "beta2", "eps", "weight_decay", "ema")]
         changed = [
             f"{section}.{key}={now[section][key]!r} (was {saved[section][key]!r})"
             for section, key in keys
@@ -468,14 +464,6 @@ def configured_callbacks(run: RunConfig) -> list[Callback]:
         name, options = named.parts(item)
         found.append(made_callback(f"run.callbacks.{name}", name, options))
     return found
-
-
-def decay_groups(weights: Mapping[str, Tensor], weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: matrices decay, vectors (norms) do not."""
-    return [
-        {"params": [w for w in weights.values() if w.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [w for w in weights.values() if w.ndim < 2], "weight_decay": 0.0},
-    ]
 
 
 def _arrays(weights: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:

@@ -116,7 +116,9 @@ def test_mistaken_variable_is_one_line(variable: str, value: str) -> None:
 def test_doctor_says_what_it_found_and_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"versions", "missing", "processor", "backends", "environment"}
+    assert set(found) == {
+        "versions", "missing", "processor", "backends", "plugins", "plugins in quarantine", "environment"
+    }  # fmt: skip
     processor = found["processor"]
     assert processor["threads used"] >= 1 and processor["cores"] >= 1 and "C++ for" in processor["kernels"]
     assert {"gemm kernel", "OpenBLAS core", "instruction sets", "compiler"} <= set(processor)

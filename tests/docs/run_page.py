@@ -2,6 +2,7 @@
 
 - ``python`` blocks run in one namespace; a ``text`` block right after one is what it prints, where
   ``...`` stands for anything.
+- ``python`` blocks whose first line is ``# NAME.py`` are written to that file: what comes after them loads it.
 - ``yaml`` blocks whose first line is ``# NAME.yaml`` are written to that file.
 - ``sh`` blocks: a line ``spiral ...`` must be accepted by the command line; it is run if it is cheap. The
   target of a line ``make ...`` must exist.
@@ -16,11 +17,12 @@ import re
 import shlex
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
-CHEAP = ("--help", "--version", "--print", "--list", "doctor", "explain")
+CHEAP = ("--help", "--version", "--print", "--list", "doctor", "explain", "modules", "validate", "reload")
 
 
 def main(page: Path) -> None:
@@ -28,12 +30,15 @@ def main(page: Path) -> None:
     import spiral.storage
 
     text = page.read_text(encoding="utf-8")
-    namespace = {"__name__": "page"}
+    sys.modules["page"] = types.ModuleType("page")  # where dataclasses and pickle look for what a page defines
+    namespace = vars(sys.modules["page"])
     printed, end = "", -1
     for block in BLOCK.finditer(text):
         kind, code, line = block[1], block[2], text.count("\n", 0, block.start(2)) + 1
         follows, end = not text[end : block.start()].strip() and end >= 0, block.end()
-        if kind == "python":
+        if kind == "python" and (name := re.match(r"# (\S+\.py)\n", code)):
+            Path(name[1]).write_text(code, encoding="utf-8")
+        elif kind == "python":
             out = io.StringIO()
             with contextlib.redirect_stdout(out):
                 exec(compile("\n" * (line - 1) + code, str(page), "exec"), namespace)
@@ -65,7 +70,7 @@ def run_shell(line: str, where: str) -> str:
         from spiral.cli.main import build_parser
 
         try:
-            build_parser().parse_args(words[1:])
+            build_parser(*words[1:2]).parse_args(words[1:])
         except SystemExit as error:
             raise AssertionError(f"{where}: {line}: the command line does not accept it") from error
         return ""

@@ -131,6 +131,17 @@ def test_an_op_that_fails_is_not_published(heard):
     assert heard == []
 
 
+def test_where_only_shapes_are_evaluated_nothing_is_published(heard, changes):
+    x = sp.ones((2, 3))
+    x + x
+    heard.clear()
+    choices = sum(len(made) for made in observation._made.values())
+    for _ in range(3):
+        assert sp.eval_shape(lambda t: t + t, x).shape == (2, 3)
+    assert heard == [] and changes == []
+    assert sum(len(made) for made in observation._made.values()) == choices
+
+
 def test_a_failing_listener_does_not_touch_the_result():
     def bad(event):
         raise ValueError("no")

@@ -11,6 +11,7 @@ from typing import Any
 
 from spiral.errors import ConfigError, received
 from spiral.registry import Catalog, UnknownName
+from spiral.schema import Schema
 
 Written = str | dict[str, dict[str, Any]]
 """A thing as a file has it: its name, or a mapping from the name to its options."""
@@ -137,25 +138,45 @@ def find(catalog: Catalog[Callable[..., Any]], key: str, name: str) -> Callable[
         raise ConfigError(f"{key}: {str(error).partition(': ')[2]}{hint}") from None
 
 
-def parsed(
-    catalog: Catalog[Callable[..., Any]], key: str, name: str, given: Mapping[str, Any], skip: Collection[str] = ()
-) -> dict[str, Any]:
-    """Options, checked against the signature of what they are for.
+def schema(catalog: Catalog[Callable[..., Any]], key: str, name: str, leading: int = 0) -> Schema:
+    """What the options of a thing may be.
 
     Args:
         catalog: where the name is looked up.
         key: the setting that holds the options, for messages.
         name: the thing.
-        given: the options.
-        skip: parameters that are no options, such as an optimizer's ``params``.
+        leading: how many of its first parameters are no options, such as an optimizer's ``params``.
+
+    Raises:
+        ConfigError: there is no such thing.
+    """
+    thing = find(catalog, key, name)
+    skip = list(inspect.signature(thing).parameters)[:leading]
+    return Schema.of(thing, owner=f"{key}: {catalog.kind} {name!r}", skip=skip)
+
+
+def parsed(
+    catalog: Catalog[Callable[..., Any]],
+    key: str,
+    name: str,
+    given: Mapping[str, Any],
+    *,
+    leading: int = 0,
+    there: Collection[str] = (),
+) -> dict[str, Any]:
+    """Options, converted and checked against the signature of what they are for.
+
+    Args:
+        catalog: see `schema`, as key, name and leading.
+        key: the setting that holds the options, for messages.
+        name: the thing.
+        given: the options; texts of a command line, or what YAML and Python have.
+        leading: how many of its first parameters are no options.
+        there: parameters that come from elsewhere.
 
     Raises:
         ConfigError: there is no such thing, or it does not take these options; the message says what is allowed.
     """
-    thing = find(catalog, key, name)
-    try:
-        signature = inspect.signature(thing)
-        signature.bind(*[None for _ in skip], **given)
-    except TypeError as error:
-        raise ConfigError(f"{key}: {catalog.kind} {name!r}: {error}; it takes {signature}.") from None
-    return dict(given)
+    allowed = schema(catalog, key, name, leading)
+    fields = [field for field in allowed.values() if field.name not in there]
+    return Schema(allowed.owner, fields, open=allowed.open).parse(given)
