@@ -251,11 +251,16 @@ class GraphReport:
 
     def problems(self) -> list[str]:
         """One sentence for each problem."""
-        rounds = [f"{' → '.join((*c, c[0]))} is a cycle: each needs the next" for c in self.cycles]
+        rounds = [cycle_text(c) for c in self.cycles]
         return [str(p) for p in (*self.missing, *self.unsatisfied, *self.conflicts)] + rounds
 
     def __str__(self) -> str:
         return "\n".join(self.problems()) or "all dependencies are satisfied"
+
+
+def cycle_text(cycle: tuple[str, ...]) -> str:
+    """One sentence for a cycle."""
+    return f"{' → '.join((*cycle, cycle[0]))} is a cycle: each needs the next"
 
 
 def _join(asked: Iterable[Asked]) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from spiral.errors import ArgumentError, RegistryError, SpiralError
 from spiral.plugin.base import PluginError
-from spiral.plugin.dependencies import DependencyError, Node, resolve
+from spiral.plugin.dependencies import DependencyError, Node, cycle_text, explained, resolve, validate
 from spiral.plugin.registry import Arrival, PluginRegistry, Quarantined, metadata_of, node_of
 from spiral.plugin.sources import Source, bundled_sources, entry_point_sources, path_sources
 
@@ -47,7 +47,7 @@ class Choice:
         """
         parts = [part.strip() for part in text.split(",") if part.strip()]
         for part in parts:
-            if part[0] not in "+-" or not part[1:].strip():
+            if part[0] not in "+-" or part[1:].strip()[:1] in ("", "+", "-"):
                 raise ArgumentError(
                     f"{CHOICE_VARIABLE}: expected names with a sign, such as -bad,+only; received {part!r}."
                 )
@@ -168,17 +168,31 @@ def _load_most(registry: PluginRegistry, arrivals: list[Arrival]) -> list[str]:
 
 
 def impossible(nodes: Mapping[str, Node], there: Mapping[str, Node]) -> dict[str, DependencyError]:
-    """Of plugins that are to load beside others, those that cannot for what they need, each with the reason."""
+    """Of plugins that are to load beside others, those that cannot for what they need, each with the reason.
+
+    Who asks for what is not there is set aside, not whom it asks for; of a conflict it is the one that declares it.
+    Where the one that asks is loaded already, it is the new plugin that does not suit it.
+    """
     found: dict[str, DependencyError] = {}
     while True:
-        bad = {}
-        for plugin_id in nodes:
-            if plugin_id not in found:
-                left = {k: n for k, n in nodes.items() if k not in found and k != plugin_id}
-                try:
-                    resolve([nodes[plugin_id]], {**there, **left})
-                except DependencyError as error:
-                    bad[plugin_id] = error
+        left = {plugin_id: node for plugin_id, node in nodes.items() if plugin_id not in found}
+        report = validate(left.values(), there)
+        blamed: list[tuple[Iterable[str], object]] = [((a.plugin_id for a in m.asked_by), m) for m in report.missing]
+        blamed += [(cycle, cycle_text(cycle)) for cycle in report.cycles]
+        for unsatisfied in report.unsatisfied:
+            askers = [asked.plugin_id for asked in unsatisfied.asked_by]
+            new = [f.provider.rpartition(" ")[0] or f.plugin_id for f in unsatisfied.found]
+            blamed.append(([*askers, *(new if any(asker not in left for asker in askers) else [])], unsatisfied))
+        for conflict in report.conflicts:
+            new = [f.provider.rpartition(" ")[0] or f.plugin_id for f in conflict.found]
+            declares = conflict.declared.plugin_id
+            blamed.append(([declares] if declares in left else new, conflict))
+        bad = {
+            plugin_id: explained([str(problem)])
+            for plugin_ids, problem in blamed
+            for plugin_id in plugin_ids
+            if plugin_id in left
+        }
         if not bad:
             return found
         found.update(bad)
@@ -193,5 +207,7 @@ def _refuse(registry: PluginRegistry, arrival: Arrival, error: SpiralError) -> N
 def _set_aside(registry: PluginRegistry, source: Source, error: SpiralError) -> None:
     """Puts a plugin into quarantine; said once in the log, and shown by `spiral doctor`."""
     text = "".join(traceback.format_exception(error))
-    registry.quarantine.put(source.name, Quarantined(source.name, source.origin, str(error), text))
+    there = registry.quarantine.get(source.name)
+    key = source.name if there is None or there.origin == source.origin else f"{source.name} ({source.origin})"
+    registry.quarantine.put(key, Quarantined(source.name, source.origin, str(error), text))
     _log.warning("plugin %s (%s) was set aside: %s", source.name, source.origin, error)

@@ -495,9 +495,9 @@ class Arrival:
                 metadata_of(plugin)
         except BaseException as error:
             report(source.name, "taking back what its import had added", ledger.undo_all())
-            if isinstance(error, Exception):
-                raise PluginError(f"plugin {source.name!r} ({source.origin}): {_shown(error)}.") from error
-            raise
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            raise PluginError(f"plugin {source.name!r} ({source.origin}): {_shown(error)}.") from error
         return cls(plugin, source, ledger)
 
     @property
@@ -515,7 +515,7 @@ def load(found: Loaded) -> None:
     """Runs ``on_load`` with additions noted; also connects ``on_event``.
 
     Raises:
-        PluginError: it raised an Exception.
+        PluginError: it raised anything but KeyboardInterrupt: a plugin that calls `sys.exit` ends no program.
     """
     plugin, context = found.plugin, found.context
     try:
@@ -523,7 +523,9 @@ def load(found: Loaded) -> None:
             plugin.on_load(context)
         if type(plugin).on_event is not Plugin.on_event:
             context.subscribe("*", lambda event: plugin.on_event(event, context))
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise PluginError(f"plugin {found.metadata.id!r}: on_load raised {_shown(error)}.") from error
 
 
