@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from spiral.cli import demo, doctor, eval, explain, export, generate, train
 from spiral.errors import ArgumentError, RegistryError, SpiralError
-from spiral.registry import Catalog, catalog
+from spiral.registry import Catalog, catalog, spirals_own
 
 
 def _check_command(name: str, value: Any) -> None:
@@ -29,8 +29,9 @@ def _check_command(name: str, value: Any) -> None:
 COMMANDS: Catalog[Any] = catalog("command", _check_command)
 """What can follow ``spiral``, by name: modules, or anything else with HELP, EXAMPLES, add_arguments and run."""
 
-for _module in (train, eval, generate, export, demo, explain, doctor):
-    COMMANDS.add(_module.__name__.rsplit(".", 1)[-1], _module)
+with spirals_own():
+    for _module in (train, eval, generate, export, demo, explain, doctor):
+        COMMANDS.add(_module.__name__.rsplit(".", 1)[-1], _module)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -10,7 +10,7 @@ from spiral.optim.adafactor import Adafactor
 from spiral.optim.adam import Adam, AdamW
 from spiral.optim.lion import Lion
 from spiral.optim.sgd import SGD
-from spiral.registry import Catalog, catalog
+from spiral.registry import Catalog, catalog, spirals_own
 
 
 def _check(name: str, value: Any) -> None:
@@ -24,5 +24,6 @@ def _check(name: str, value: Any) -> None:
 OPTIMIZERS: Catalog[Callable[..., Any]] = catalog("optimizer", _check)
 """Classes of `spiral.optim.Optimizer` by name: called with parameters and keyword settings."""
 
-for _name, _class in {"sgd": SGD, "adam": Adam, "adamw": AdamW, "lion": Lion, "adafactor": Adafactor}.items():
-    OPTIMIZERS.add(_name, _class)
+with spirals_own():
+    for _name, _class in {"sgd": SGD, "adam": Adam, "adamw": AdamW, "lion": Lion, "adafactor": Adafactor}.items():
+        OPTIMIZERS.add(_name, _class)

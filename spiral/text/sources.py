@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from spiral.errors import RegistryError, received
-from spiral.registry import Catalog, catalog
+from spiral.registry import Catalog, catalog, spirals_own
 
 
 def _check(name: str, value: Any) -> None:
@@ -35,5 +35,6 @@ def files(path: str) -> str:
 DATASETS: Catalog[Callable[..., str]] = catalog("dataset", _check)
 """Functions by name: called with keyword settings; give the text to train on."""
 
-DATASETS.add("python-reference", python_reference)
-DATASETS.add("files", files)
+with spirals_own():
+    DATASETS.add("python-reference", python_reference)
+    DATASETS.add("files", files)

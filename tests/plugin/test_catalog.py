@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
@@ -162,3 +163,29 @@ def test_readers_never_miss_a_name_that_is_swapped():
             reader.join()
         sys.setswitchinterval(interval)
     assert wrong == [] and colours["red"] == 399
+
+
+OWN = """
+from spiral.plugin import Plugin, PluginMetadata, PluginRegistry
+from spiral.registry import HOMES, complete_catalog, catalogs
+
+class First(Plugin):
+    def metadata(self):
+        return PluginMetadata("first", "1.0")
+    def on_load(self, ctx):
+        for kind in HOMES:  # whoever asks first has the module imported that fills the catalog
+            complete_catalog(kind)
+
+registry = PluginRegistry()
+registry.register(First())
+owned = {kind: names for kind, c in catalogs().items() if (names := c.owned_by("first"))}
+assert not owned, owned
+before = {kind: sorted(c) for kind, c in catalogs().items()}
+registry.unregister("first")
+assert {kind: sorted(c) for kind, c in catalogs().items()} == before
+assert "adam" in before["optimizer"] and "linear" in before["module"] and "train" in before["command"]
+"""
+
+
+def test_what_a_plugin_is_the_first_to_import_stays_spirals_own():
+    subprocess.run([sys.executable, "-c", OWN], check=True, timeout=120)
