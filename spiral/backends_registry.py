@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from spiral import device
 from spiral.backend import Backend, DeviceInfo, GeneralBackend, Kernel, Unavailable
 from spiral.errors import RegistryError, received
-from spiral.registry import Addition, Catalog, catalog
+from spiral.registry import Addition, Catalog, catalog, spirals_own
 
 _log = logging.getLogger("spiral")
 
@@ -74,13 +74,26 @@ def register_backend(backend: Backend) -> Entry:
     if isinstance(found, Unavailable):
         entry.unavailable = found
     else:
-        entry.devices = found
-        for d in found:
-            device.add_device(d.type, d.index)
+        entry.devices = _devices(backend.name, found)
         for k in backend.kernels():
+            if not isinstance(k, Kernel):
+                raise RegistryError(
+                    f"backend {backend.name!r}: kernels() gives spiral.backend.Kernel objects; received {received(k)}."
+                )
             entry.kernels.setdefault(k.op, []).append(k)
     BACKENDS.add(backend.name, entry)
+    for d in entry.devices:  # last: a device stays known, for tensors may live there
+        device.add_device(d.type, d.index)
     return entry
+
+
+def _devices(name: str, found: object) -> list[DeviceInfo]:
+    if not isinstance(found, list) or not all(isinstance(d, DeviceInfo) for d in found):
+        raise RegistryError(
+            f"backend {name!r}: probe() gives a list of spiral.backend.DeviceInfo, or Unavailable with the reason; "
+            f"received {received(found)}."
+        )
+    return found
 
 
 def unregister_backend(name: str) -> None:
@@ -110,8 +123,11 @@ def _load() -> None:
         try:
             from spiral.plugin.backends import load_backends
 
-            for name, reason in load_backends():
-                BACKENDS.fill({name: Entry(name, None, unavailable=Unavailable(reason, "see the traceback"))})
+            with spirals_own():  # not those of a plugin whose loading runs the first op
+                for name, reason in load_backends():
+                    if name in BACKENDS:
+                        name = f"{name} (not loaded)"
+                    BACKENDS.put(name, Entry(name, None, unavailable=Unavailable(reason, "see the traceback")))
         finally:
             _loading = False
             _loaded = True

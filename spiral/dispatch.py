@@ -36,7 +36,7 @@ from spiral.errors import (
 from spiral.observation import observe_choices as observe_choices
 from spiral.observation import observe_ops as observe_ops
 from spiral.op import OPS, Op, make_calls_with
-from spiral.registry import catalog
+from spiral.registry import catalog, preparing
 from spiral.storage import empty_array, foreign_stamps, native, stamp
 from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, TensorCore, make_key, wrap
 
@@ -299,7 +299,8 @@ def call(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
         before = _changes
         entry = bind(op, args, attrs, pol)
         with _lock:
-            current = before == _changes  # else chosen among backends that are gone
+            # else chosen among backends that are gone, or that others do not see yet
+            current = before == _changes and not preparing()
             if current:
                 pol.table[table_key] = entry
         if current and pol.choose is None:

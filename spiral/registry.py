@@ -16,11 +16,12 @@ import threading
 from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from spiral.errors import RegistryError, received
 
 T = TypeVar("T")
+D = TypeVar("D")
 CORE = "spiral"
 """The owner of what spiral itself brings."""
 
@@ -55,7 +56,7 @@ class Addition:
         self.kind = kind
         self.name = name
         self.ledger = ledger
-        self._undo: Callable[[], None] | None = undo
+        self._undo = [undo]  # taken out by one pop: of two threads one runs it
 
     @property
     def owner(self) -> str:
@@ -65,13 +66,15 @@ class Addition:
     @property
     def live(self) -> bool:
         """Whether it has not been taken back."""
-        return self._undo is not None
+        return bool(self._undo)
 
     def undo(self) -> None:
         """Takes it back; a second call does nothing."""
-        undo, self._undo = self._undo, None
-        if undo is not None:
-            undo()
+        try:
+            undo = self._undo.pop()
+        except IndexError:
+            return
+        undo()
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name!r} of {self.owner}{'' if self.live else ', taken back'}>"
@@ -106,6 +109,15 @@ class Ledger:
     @property
     def visible(self) -> bool:
         """Whether this context sees what the ledger holds."""
+        return self.visible_at({})
+
+    def visible_at(self, moment: dict[Swap, bool]) -> bool:
+        """The same where several ledgers are looked at.
+
+        Args:
+            moment: which swaps were done when the first look met them; filled here. One reading must not meet a swap
+                before and after it is done: it would see neither the new nor the old.
+        """
         appears, disappears = self.appears, self.disappears
         if appears is None and disappears is None:
             return True
@@ -113,9 +125,9 @@ class Ledger:
         if current is self:  # an old version that says goodbye
             return True
         preparing = None if current is None else current.appears
-        if appears is not None and not appears.done and appears is not preparing:
+        if appears is not None and appears is not preparing and not moment.setdefault(appears, appears.done):
             return False
-        return disappears is None or not (disappears.done or disappears is preparing)
+        return disappears is None or not (disappears is preparing or moment.setdefault(disappears, disappears.done))
 
     @contextmanager
     def recording(self) -> Iterator[Ledger]:
@@ -156,23 +168,54 @@ class Ledger:
         """Takes everything back, the newest first; an addition that resists does not keep the others.
 
         Returns:
-            What was raised on the way.
+            What was raised on the way. KeyboardInterrupt and its like are raised, after everything was taken back.
         """
         with self._lock:
             self._closed = True
             taken, self._additions = self._additions, []
-        failures = []
+        failures: list[Exception] = []
+        interrupt: BaseException | None = None
         for addition in reversed(taken):
             try:
                 addition.undo()
             except Exception as error:  # the caller reports it; the rest must go as well
                 failures.append(error)
+            except BaseException as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
         return failures
 
 
 def current_ledger() -> Ledger | None:
     """The ledger in which additions of this context are noted; None: they are spiral's own or the user's."""
     return _current.get()
+
+
+@contextmanager
+def spirals_own() -> Iterator[None]:
+    """Within the block, additions are spiral's own, also where a plugin is loading in this context.
+
+    For modules that fill a catalog when they are imported: a plugin may be the first to import them.
+
+    Example:
+        >>> colours = Catalog("colour")
+        >>> with Ledger("painter").recording(), spirals_own():
+        ...     _ = colours.add("red", 0xFF0000)
+        >>> colours.owner_of("red")
+        'spiral'
+    """
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def preparing() -> bool:
+    """Whether this context prepares a swap, and so sees what others do not see yet."""
+    ledger = _current.get()
+    return ledger is not None and ledger.appears is not None and not ledger.appears.done
 
 
 def noted(kind: str, name: str, undo: Callable[[], None]) -> Addition:
@@ -185,11 +228,12 @@ def noted(kind: str, name: str, undo: Callable[[], None]) -> Addition:
 class _Layer(Generic[T]):
     """One value under a name; those below it were replaced and come back when it goes."""
 
-    __slots__ = ("ledger", "value")
+    __slots__ = ("addition", "ledger", "value")
 
     def __init__(self, value: T, ledger: Ledger | None) -> None:
         self.value = value
         self.ledger = ledger
+        self.addition: Addition  # how to take it back
 
     @property
     def owner(self) -> str:
@@ -202,11 +246,21 @@ class _Layer(Generic[T]):
         return appears is not None and not appears.done
 
 
-def _top(layers: tuple[_Layer[T], ...]) -> _Layer[T] | None:
-    """The newest layer that this context sees."""
+def _top(layers: tuple[_Layer[T], ...], moment: dict[Swap, bool]) -> _Layer[T] | None:
+    """The newest layer that this context sees; see `Ledger.visible_at`."""
     for layer in reversed(layers):
-        if layer.ledger is None or layer.ledger.visible:
+        if layer.ledger is None or layer.ledger.visible_at(moment):
             return layer
+    return None
+
+
+def _predecessor(layers: tuple[_Layer[T], ...], ledger: Ledger | None) -> int | None:
+    """Where the layer is whose place an addition takes: the old version's, while its plugin is reloaded."""
+    if ledger is None or ledger.appears is None or any(layer.ledger is ledger for layer in layers):
+        return None
+    for place, layer in enumerate(layers):
+        if layer.ledger is not None and layer.owner == ledger.owner and layer.ledger.disappears is ledger.appears:
+            return place
     return None
 
 
@@ -237,18 +291,31 @@ class Catalog(Mapping[str, T]):
     def __getitem__(self, name: str) -> T:
         return self._seen(name).value
 
+    @overload
+    def get(self, name: str, /) -> T | None: ...
+    @overload
+    def get(self, name: str, /, default: T | D) -> T | D: ...
+    def get(self, name: str, /, default: Any = None) -> Any:
+        """What a name stands for, or ``default``; without the cost of the error that a subscript raises."""
+        layer = self._find(name)
+        return default if layer is None else layer.value
+
     def __iter__(self) -> Iterator[str]:
-        return iter([name for name, layers in self._layers.items() if _top(layers) is not None])
+        return iter(self.table())
 
     def __len__(self) -> int:
-        return sum(_top(layers) is not None for layers in self._layers.values())
+        return len(self.table())
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and _top(self._layers.get(name, ())) is not None
+        return self._find(name) is not None
 
     def table(self) -> dict[str, T]:
         """Everything at one moment; other threads may change the catalog meanwhile."""
-        return {name: top.value for name, layers in self._layers.items() if (top := _top(layers)) is not None}
+        while True:
+            layers, moment = self._layers, dict[Swap, bool]()
+            found = {name: top.value for name, ls in layers.items() if (top := _top(ls, moment)) is not None}
+            if not moment or layers is self._layers:  # else see `_find`
+                return found
 
     def items(self) -> ItemsView[str, T]:
         """Names and things at one moment."""
@@ -273,8 +340,18 @@ class Catalog(Mapping[str, T]):
         """Identity and owner of everything here, to be compared with a later snapshot."""
         return {n: tuple((id(layer.value), layer.owner) for layer in ls) for n, ls in self._layers.items()}
 
+    def _find(self, name: object) -> _Layer[T] | None:
+        """The layer that a name stands for."""
+        while isinstance(name, str):
+            layers, moment = self._layers, dict[Swap, bool]()
+            found = _top(layers.get(name, ()), moment)
+            if not moment or layers is self._layers:
+                return found
+            # a swap may have been prepared and done since: what it hides is in these layers, what it shows is not
+        return None
+
     def _seen(self, name: object) -> _Layer[T]:
-        layer = _top(self._layers.get(name, ())) if isinstance(name, str) else None
+        layer = self._find(name)
         if layer is None:
             raise UnknownName(self._unknown(name))
         return layer
@@ -307,22 +384,30 @@ class Catalog(Mapping[str, T]):
             self._check(name, value)
         ledger = _current.get()
         layer = _Layer(value, ledger)
+        layer.addition = addition = Addition(self.kind, name, lambda: self._take(name, layer), ledger)
         with self._lock:
             there = self._layers.get(name, ())
-            # what another context prepares counts as taken: it appears at any moment
-            seen = _top(there) or next((la for la in there if la.ledger is not ledger and la.pending), None)
-            if seen is not None and not replace:
-                raise RegistryError(
-                    f"{self.kind} {name!r}: is registered already, by {seen.owner!r}; "
-                    f"choose another name, or pass replace=True."
-                )
-            self._layers = {**self._layers, name: (*there, layer)}
-        addition = Addition(self.kind, name, lambda: self._take(name, layer), ledger)
+            place = _predecessor(there, ledger)
+            if place is not None:  # who has replaced the old version's stays above the new one's
+                there = (*there[: place + 1], layer, *there[place + 1 :])
+            else:
+                # what another context prepares counts as taken: it appears at any moment
+                seen = _top(there, {}) or next((la for la in there if la.ledger is not ledger and la.pending), None)
+                if seen is not None and not replace:
+                    raise RegistryError(
+                        f"{self.kind} {name!r}: is registered already, by {seen.owner!r}; "
+                        f"choose another name, or pass replace=True."
+                    )
+                there = (*there, layer)
+            self._layers = {**self._layers, name: there}
         try:
             self.tell(name)
             return addition if ledger is None else ledger.note(addition)
-        except BaseException:
-            addition.undo()
+        except BaseException as error:
+            try:
+                addition.undo()
+            except Exception as again:  # it is gone; only watchers can have raised
+                error.add_note(f"taking {self.kind} {name!r} back raised {type(again).__name__} in turn")
             raise
 
     def fill(self, things: Mapping[str, T]) -> None:
@@ -331,28 +416,25 @@ class Catalog(Mapping[str, T]):
         Raises:
             RegistryError: see `add`.
         """
-        token = _current.set(None)
-        try:
+        with spirals_own():
             for name, value in things.items():
                 self.add(name, value)
-        finally:
-            _current.reset(token)
 
     def put(self, name: str, value: T) -> None:
         """Adds a thing, or gives one that this context's owner has added another value.
 
         Raises:
-            RegistryError: the name is somebody else's.
+            RegistryError: the name is somebody else's, or the kind's own check refuses the value.
         """
         ledger = _current.get()
+        known = any(layer.ledger is ledger for layer in self._layers.get(name, ()))
+        if known and self._check is not None:
+            self._check(name, value)
         with self._lock:
-            layer = _top(self._layers.get(name, ()))
-            if layer is not None and layer.ledger is ledger:
-                layer.value = value
-                known = True
-            else:
-                known = False
-        if known:
+            own = [layer for layer in self._layers.get(name, ()) if layer.ledger is ledger]
+            if own:
+                own[-1].value = value
+        if own:
             self.tell(name)
         else:
             self.add(name, value)
@@ -363,7 +445,7 @@ class Catalog(Mapping[str, T]):
         Raises:
             RegistryError: there is nothing of this name.
         """
-        self._take(name, self._seen(name))
+        self._seen(name).addition.undo()  # so that its owner's ledger lets go of it, too
 
     def _take(self, name: str, layer: _Layer[T]) -> None:
         with self._lock:
@@ -376,19 +458,35 @@ class Catalog(Mapping[str, T]):
 
     def watch(self, fn: Callable[[str], None]) -> Addition:
         """Calls ``fn(name)`` after a name has come, gone, or changed its meaning."""
+
+        def watcher(name: str) -> None:  # one for each call: two owners may watch with the same function
+            fn(name)
+
         with self._lock:
-            self._watchers = (*self._watchers, fn)
+            self._watchers = (*self._watchers, watcher)
 
         def undo() -> None:
             with self._lock:
-                self._watchers = tuple(w for w in self._watchers if w is not fn)
+                self._watchers = tuple(w for w in self._watchers if w is not watcher)
 
         return noted(f"watcher of {self.kind}s", getattr(fn, "__name__", "function"), undo)
 
     def tell(self, name: str) -> None:
-        """Calls the watchers for a name; `Swap` changes what names stand for without an addition."""
+        """Calls the watchers for a name; `Swap` changes what names stand for without an addition.
+
+        Raises:
+            Exception: what a watcher raised, after all were called; what further ones raised is noted on it.
+        """
+        failures = []
         for fn in self._watchers:
-            fn(name)
+            try:
+                fn(name)
+            except Exception as error:
+                failures.append(error)
+        if failures:
+            for other in failures[1:]:
+                failures[0].add_note(f"another watcher of {self.kind} {name!r} raised {type(other).__name__}: {other}")
+            raise failures[0]
 
 
 class UnknownName(RegistryError, KeyError):

@@ -15,11 +15,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from spiral.backend import Backend
-from spiral.errors import SpiralError
+from spiral.errors import RegistryError, SpiralError
 from spiral.plugin.base import Plugin
 from spiral.plugin.context import PluginContext
 from spiral.plugin.metadata import PluginCapability, PluginMetadata
-from spiral.plugin.registry import Arrival, global_registry, metadata_of
+from spiral.plugin.registry import Arrival, global_registry
 from spiral.plugin.sources import Source, origin_of
 
 if TYPE_CHECKING:
@@ -58,8 +58,16 @@ def load_backends() -> Iterator[tuple[str, str]]:
     for source in _sources():
         try:
             arrival = Arrival.of(source)
-            if registry.get(metadata_of(arrival.plugin).id) is None:
-                registry.register(arrival.plugin, source=source, ledger=arrival.ledger)
+            there = registry.get(arrival.metadata.id)
+            if there is None:
+                registry.admit(arrival)
+            elif not isinstance(there, BackendPlugin) or there.backend is not getattr(arrival.plugin, "backend", None):
+                arrival.put_back()
+                origin = registry.loaded(arrival.metadata.id).origin
+                raise RegistryError(
+                    f"backend {source.name!r} ({source.origin}): plugin {arrival.metadata.id!r} is loaded already, "
+                    f"from {origin}."
+                )
         except SpiralError as error:
             reason = "".join(traceback.format_exception(error.__cause__ or error))
             _log.warning("backend %s could not be loaded:\n%s", source.name, reason)

@@ -16,6 +16,19 @@ class PluginError(SpiralError, RuntimeError):
     """A plugin could not be loaded, reloaded or unloaded; its own error is the cause (``__cause__``)."""
 
 
+FAILURES = (Exception, SystemExit)
+"""What a plugin's code raises that is the plugin's failure; KeyboardInterrupt and its like are the user's will."""
+
+
+def shown(error: BaseException) -> str:
+    """An error for a message: its type and its text, also where the error cannot say it."""
+    try:
+        text = str(error).rstrip(".")
+    except Exception as again:
+        text = f"its message raised {type(again).__name__}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 class Plugin:
     """Base of plugins; `metadata` must be written, the rest may be.
 

@@ -53,9 +53,17 @@ class Configuration:
         """Sets a plugin's own value for a key; what users have said still wins.
 
         Raises:
-            RegistryError: the key is no non-empty string without blanks at its ends.
+            RegistryError: the key is no non-empty string without blanks at its ends, or somebody else has set it.
         """
-        self._catalog.put(_name(plugin_id, key), Setting(plugin_id, key, value))
+        name = _name(plugin_id, key)
+        try:
+            self._catalog.put(name, Setting(plugin_id, key, value))
+        except RegistryError:
+            owner = self._catalog.owner_of(name) if name in self._catalog else "another call"
+            raise RegistryError(
+                f"setting {name!r}: was set by {owner!r}; who sets a plugin's setting from outside does it with "
+                "configuration.override(...), which wins over the plugin's own value."
+            ) from None
 
     def unset(self, plugin_id: str, key: str) -> bool:
         """Forgets what the plugin has set; says whether there was something."""
@@ -77,7 +85,7 @@ class Configuration:
         Returns:
             The addition; its ``undo()`` takes the override back.
         """
-        name = f"{_name(plugin_id, key)}{_OVERRIDE}"
+        name = _USERS + _name(plugin_id, key)
         return self._catalog.add(name, Setting(plugin_id, key, value), replace=True)
 
     # ------------------------------------------------------------ reading
@@ -85,7 +93,7 @@ class Configuration:
         """The value of a plugin's key: the environment's, the file's, the user's, the plugin's, or ``default``.
 
         Raises:
-            ConfigError: the file or the variable cannot be read.
+            ConfigError: the file or the variable cannot be read, or the variable stands for two settings.
         """
         return self._find(plugin_id, key, default)[0]
 
@@ -98,6 +106,7 @@ class Configuration:
         own = self._catalog.get(name)
         variable = variable_of(plugin_id, key)
         if variable in self._environment:
+            self._refuse_ambiguity(variable, plugin_id, key)
             text = self._environment[variable]
             return (text if own is not None and isinstance(own.value, str) else _parsed(variable, text)), variable
         path = self._environment.get(FILE_VARIABLE)
@@ -105,10 +114,19 @@ class Configuration:
             in_file = self._read(path).get(plugin_id, {})
             if key in in_file:
                 return in_file[key], path
-        user = self._catalog.get(name + _OVERRIDE)
+        user = self._catalog.get(_USERS + name)
         if user is not None:
             return user.value, "user"
         return (default, "default") if own is None else (own.value, "plugin")
+
+    def _refuse_ambiguity(self, variable: str, plugin_id: str, key: str) -> None:
+        for other in self._settings():
+            theirs = (other.plugin_id, other.key)
+            if theirs != (plugin_id, key) and variable_of(*theirs) == variable:
+                raise ConfigError(
+                    f"{variable}: stands for {plugin_id}/{key} and for {other.plugin_id}/{other.key}; "
+                    f"unset it, and write the one that is meant into the file that {FILE_VARIABLE} names."
+                )
 
     def values(self, plugin_id: str) -> dict[str, Any]:
         """The plugin's keys that have a value, with the one that counts."""
@@ -119,8 +137,8 @@ class Configuration:
         return {key: self.get(plugin_id, key) for key in sorted(keys)}
 
     def keys(self) -> list[str]:
-        """What is set, as ``plugin id/key``."""
-        return sorted(self._catalog)
+        """What is set, by plugins or users, as ``plugin id/key``."""
+        return sorted({f"{s.plugin_id}/{s.key}" for s in self._settings()})
 
     def _settings(self) -> tuple[Setting, ...]:
         return tuple(self._catalog.values())
@@ -141,7 +159,7 @@ class Configuration:
         return self._file[1]
 
 
-_OVERRIDE = " (user)"
+_USERS = "/"  # before the names of what users set; no plugin's id has a slash
 
 
 def _name(plugin_id: str, key: str) -> str:
@@ -175,4 +193,10 @@ def _parsed(variable: str, text: str) -> Any:
 def _checked(path: str, content: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(content, dict) or not all(isinstance(part, dict) for part in content.values()):
         raise ConfigError(f"{path}: expected `plugin id: {{key: value}}`; received {received(content)}.")
+    for plugin_id, part in content.items():
+        for key in part:
+            if not isinstance(key, str):  # YAML reads 8080 and yes as something else
+                raise ConfigError(
+                    f"{path}: {plugin_id}: a key is a string; received {received(key)}. Write it in quotes."
+                )
     return content

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from spiral.errors import ArgumentError, RegistryError, SpiralError
 from spiral.plugin.base import PluginError
 from spiral.plugin.dependencies import DependencyError, Node, cycle_text, explained, resolve, validate
-from spiral.plugin.registry import Arrival, PluginRegistry, Quarantined, metadata_of, node_of
+from spiral.plugin.registry import Arrival, PluginRegistry, Quarantined, node_of
 from spiral.plugin.sources import Source, bundled_sources, entry_point_sources, path_sources
+from spiral.registry import spirals_own
 
 _log = logging.getLogger("spiral")
 PATH_VARIABLE = "SPIRAL_PLUGIN_PATH"
@@ -116,7 +117,7 @@ def load_bundled(registry: PluginRegistry) -> list[str]:
 
 
 def _load(registry: PluginRegistry, sources: Iterable[Source]) -> list[str]:
-    with _one_at_a_time:
+    with _one_at_a_time, spirals_own():  # they are not those of a plugin that asks for them while it loads
         return _load_most(registry, _arrivals(registry, sources))
 
 
@@ -135,7 +136,7 @@ def _arrivals(registry: PluginRegistry, sources: Iterable[Source]) -> list[Arriv
         except PluginError as error:
             _set_aside(registry, source, error)
             continue
-        if choice.allows(source.name, metadata_of(arrival.plugin).id):
+        if choice.allows(source.name, arrival.metadata.id):
             arrivals.append(arrival)
         else:
             arrival.put_back()
@@ -147,20 +148,20 @@ def _load_most(registry: PluginRegistry, arrivals: list[Arrival]) -> list[str]:
     there = registry.nodes()
     left: dict[str, Arrival] = {}
     for arrival in arrivals:
-        plugin_id = metadata_of(arrival.plugin).id
+        plugin_id = arrival.metadata.id
         if plugin_id in left or plugin_id in there:
             other = left[plugin_id].origin if plugin_id in left else registry.loaded(plugin_id).origin
             _refuse(registry, arrival, RegistryError(f"plugin {plugin_id!r}: comes also from {other}."))
         else:
             left[plugin_id] = arrival
-    nodes = {plugin_id: node_of(metadata_of(a.plugin)) for plugin_id, a in left.items()}
+    nodes = {plugin_id: node_of(a.metadata) for plugin_id, a in left.items()}
     for plugin_id, reason in impossible(nodes, there).items():
         _refuse(registry, left.pop(plugin_id), reason)
     done = []
     for plugin_id in resolve([nodes[plugin_id] for plugin_id in left], there):
         arrival = left[plugin_id]
         try:
-            registry.register(arrival.plugin, source=arrival.source, ledger=arrival.ledger)
+            registry.admit(arrival)
             done.append(plugin_id)
         except SpiralError as error:  # what needs it fails as well, and says so
             _refuse(registry, arrival, error)
@@ -207,7 +208,8 @@ def _refuse(registry: PluginRegistry, arrival: Arrival, error: SpiralError) -> N
 def _set_aside(registry: PluginRegistry, source: Source, error: SpiralError) -> None:
     """Puts a plugin into quarantine; said once in the log, and shown by `spiral doctor`."""
     text = "".join(traceback.format_exception(error))
-    there = registry.quarantine.get(source.name)
-    key = source.name if there is None or there.origin == source.origin else f"{source.name} ({source.origin})"
-    registry.quarantine.put(key, Quarantined(source.name, source.origin, str(error), text))
+    name = source.name.strip()
+    if not name or (name in registry.quarantine and registry.quarantine[name].origin != source.origin):
+        name = f"{name} ({source.origin})".strip()  # two distributions may use one name
+    registry.quarantine.put(name, Quarantined(source.name, source.origin, str(error), text))
     _log.warning("plugin %s (%s) was set aside: %s", source.name, source.origin, error)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from spiral.errors import RegistryError, received
 from spiral.plugin.dependencies import Requirement, check_specifier, parse_version
@@ -125,7 +125,7 @@ class PluginMetadata:
     conflicts: tuple[Requirement, ...] = ()
     provides: tuple[tuple[str, str], ...] = ()
     capabilities: tuple[PluginCapability, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         _require_name("PluginMetadata", "id", self.id)
@@ -138,7 +138,15 @@ class PluginMetadata:
                 f"plugin {self.id!r}: version must be a non-empty string; received {received(self.version)}."
             )
         _require_version(self.id, self.version)
+        for capability in self.capabilities:
+            self._check_capability(capability)
+        object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
         for requirement in (*self.dependencies, *self.conflicts):
+            if not isinstance(requirement, Requirement):
+                raise RegistryError(
+                    f"plugin {self.id!r}: dependencies and conflicts are Requirement objects, as with_dependency and "
+                    f"with_conflict make them; received {received(requirement)}."
+                )
             _require_name(f"plugin {self.id!r}", "the id of a dependency", requirement.plugin_id)
             if requirement.plugin_id == self.id:
                 raise RegistryError(f"plugin {self.id!r}: depends on, or conflicts with, itself.")
@@ -147,6 +155,17 @@ class PluginMetadata:
         for provided, version in self.provides:
             _require_name(f"plugin {self.id!r}", "the id of what it provides", provided)
             _require_version(self.id, version)
+
+    def _check_capability(self, capability: object) -> None:
+        if not isinstance(capability, PluginCapability):
+            raise RegistryError(
+                f"plugin {self.id!r}: a capability is a PluginCapability, such as PluginCapability.Telemetry; "
+                f"received {received(capability)}."
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:  # the read-only mapping cannot be pickled or copied as such
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return PluginMetadata, (*({**values, "metadata": dict(self.metadata)}).values(),)
 
     def __str__(self) -> str:
         return f"{self.id} {self.version}"
@@ -184,18 +203,14 @@ class PluginMetadata:
 
     def with_capability(self, capability: PluginCapability) -> PluginMetadata:
         """Something others may look for."""
-        if not isinstance(capability, PluginCapability):
-            raise RegistryError(
-                f"plugin {self.id!r}: a capability is a PluginCapability, such as PluginCapability.Telemetry; "
-                f"received {received(capability)}."
-            )
+        self._check_capability(capability)
         if capability in self.capabilities:
             return self
         return replace(self, capabilities=(*self.capabilities, capability))
 
     def with_metadata(self, key: str, value: str) -> PluginMetadata:
         """Anything else worth telling, such as a homepage."""
-        return replace(self, metadata=MappingProxyType({**self.metadata, key: value}))
+        return replace(self, metadata={**self.metadata, key: value})
 
     def provides_capability(self, capability: PluginCapability) -> bool:
         """Whether the capability is among its own."""

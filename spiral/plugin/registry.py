@@ -16,17 +16,17 @@ from typing import Any
 
 from spiral.backends_registry import load_again
 from spiral.errors import RegistryError, received
-from spiral.plugin.base import Plugin, PluginError
+from spiral.plugin.base import FAILURES, Plugin, PluginError, shown
 from spiral.plugin.bus import EventBus, event_bus
 from spiral.plugin.configuration import Configuration, Setting
 from spiral.plugin.context import PluginContext
-from spiral.plugin.dependencies import GraphReport, Node, Requirement, resolve, validate
+from spiral.plugin.dependencies import GraphReport, Node, Requirement, resolve, satisfies, validate
 from spiral.plugin.events import PluginLoaded, PluginUnloaded, SystemInit, SystemShutdown
 from spiral.plugin.graph import dependencies_first
 from spiral.plugin.metadata import PluginCapability, PluginMetadata
 from spiral.plugin.services import Service, Services
 from spiral.plugin.sources import Source, path_sources
-from spiral.registry import Catalog, Ledger, catalog
+from spiral.registry import CORE, Addition, Catalog, Ledger, catalog, current_ledger
 
 _log = logging.getLogger("spiral")
 
@@ -41,6 +41,7 @@ class Loaded:
         context: what it was given.
         ledger: what it has added.
         source: where it came from; None: it was handed over by code.
+        host: the ledger of the plugin that has registered it; it goes with that one.
     """
 
     plugin: Plugin
@@ -48,6 +49,7 @@ class Loaded:
     context: PluginContext
     ledger: Ledger
     source: Source | None = None
+    host: Ledger | None = None
 
     @property
     def origin(self) -> str:
@@ -181,10 +183,17 @@ class PluginRegistry:
         return [found.plugin for found in self._plugins.values() if capability in found.metadata.capabilities]
 
     def dependency_graph(self) -> dict[str, list[str]]:
-        """For each loaded plugin the ids that it depends on; optional ones only where they are loaded."""
+        """For each loaded plugin the ids that it depends on; optional ones only where they are loaded.
+
+        Where another plugin provides an id, it is named.
+        """
         there = self.nodes()
         return {
-            node.id: [r.plugin_id for r in node.requirements if not r.optional or _provider(r, there)]
+            node.id: [
+                _provider(r, there) or r.plugin_id
+                for r in node.requirements
+                if not r.optional or _provider(r, there) is not None
+            ]
             for node in there.values()
         }
 
@@ -215,6 +224,8 @@ class PluginRegistry:
     ) -> Plugin:
         """Loads a plugin; either all of it is there afterwards, or nothing.
 
+        A plugin that another one registers while it loads, or later through its context, goes with that one.
+
         Args:
             plugin: an object with ``metadata()``.
             source: where it comes from, if not from code; needed to reload it.
@@ -228,21 +239,33 @@ class PluginRegistry:
             DependencyError: what it needs is not there; the message says who asks for what.
             PluginError: ``on_load`` raised; the cause is attached, and nothing that it registered is left.
         """
-        metadata = metadata_of(plugin)
-        ledger = ledger or Ledger(metadata.id)
+        return self.admit(Arrival(plugin, source, ledger))
+
+    def admit(self, arrival: Arrival) -> Plugin:
+        """Loads a plugin that waits; see `register`."""
+        plugin, metadata, host = arrival.plugin, arrival.metadata, current_ledger()
+        ledger = arrival.ledger or Ledger(metadata.id)
         ledger.owner = metadata.id
         try:
             with self._arrival(metadata):
                 context = PluginContext(metadata.id, self, ledger)
-                found = Loaded(plugin, metadata, context, ledger, source)
+                found = Loaded(plugin, metadata, context, ledger, arrival.source, host)
                 load(found)
                 with ledger.recording():
                     self.add_loaded(found)
         except BaseException:
             report(metadata.id, "taking back what it had registered", ledger.undo_all())
             raise
+        if host is not None:
+            host.note(Addition("plugin", metadata.id, lambda: self._dismiss(metadata.id, host), host))
         self.events.publish(PluginLoaded(metadata.id))
         return plugin
+
+    def _dismiss(self, plugin_id: str, host: Ledger) -> None:
+        """Unloads a plugin, and what needs it, if it is still the one that a plugin of this ledger has registered."""
+        found = self._plugins.get(plugin_id)
+        if found is not None and found.host is host:
+            self.unregister(plugin_id, cascade=True)
 
     def add_loaded(self, found: Loaded) -> None:
         """Lists a plugin that has been loaded; for those who prepare a load."""
@@ -260,8 +283,17 @@ class PluginRegistry:
                 )
             if metadata.id in self._arriving:
                 raise RegistryError(f"plugin {metadata.id!r}: is being loaded by another call.")
-            there = {k: v for k, v in self.nodes().items() if k not in self._leaving}
+            if metadata.id in self._leaving:  # what it had registered may still be there
+                raise RegistryError(f"plugin {metadata.id!r}: is being unloaded by another call; try again after it.")
+            loaded = self.nodes()
+            there = {k: v for k, v in loaded.items() if k not in self._leaving}
             resolve([node], there)
+            for needed in [_provider(r, there) for r in node.requirements]:
+                if needed in self._arriving:  # it would be bound to the old version and miss the new one
+                    raise RegistryError(
+                        f"plugin {metadata.id!r}: needs {needed!r}, which is being reloaded by another call; "
+                        "try again after it."
+                    )
             self._arriving[metadata.id] = node
         try:
             yield
@@ -287,23 +319,30 @@ class PluginRegistry:
         done: list[str] = []
         try:
             for arrival in arrivals:
-                plugin_id = metadata_of(arrival.plugin).id
+                plugin_id = arrival.metadata.id
                 if plugin_id in by_id:
                     raise RegistryError(
                         f"plugin {plugin_id!r}: comes twice, from {by_id[plugin_id].origin} and from {arrival.origin}."
                     )
                 by_id[plugin_id] = arrival
-            for plugin_id in resolve([node_of(metadata_of(a.plugin)) for a in by_id.values()], self.nodes()):
-                arrival = by_id[plugin_id]
-                self.register(arrival.plugin, source=arrival.source, ledger=arrival.ledger)
+            for plugin_id in resolve([node_of(a.metadata) for a in by_id.values()], self.nodes()):
+                self.admit(by_id[plugin_id])
                 done.append(plugin_id)
         except BaseException:
             for plugin_id in reversed(done):
-                report(plugin_id, "unloading it again", self._unload(plugin_id))
+                self._unload_again(plugin_id)
             for arrival in arrivals:
                 arrival.put_back()
             raise
         return done
+
+    def _unload_again(self, plugin_id: str) -> None:
+        """Takes a plugin of a batch that failed away, with what others have built on it meanwhile."""
+        try:
+            if self.get(plugin_id) is not None:
+                self.unregister(plugin_id, cascade=True)
+        except (PluginError, RegistryError) as error:  # what the batch failed for is told, this is logged
+            report(plugin_id, "unloading it again", [error])
 
     def load_path(self, path: str | Path) -> list[str]:
         """Loads the plugins of a file or folder; either all of them are there afterwards, or none.
@@ -380,12 +419,17 @@ class PluginRegistry:
             PluginError: ``on_unload`` raised; the plugin is gone all the same.
         """
         failures: dict[str, list[Exception]] = {}
-        for each in self._departing(plugin_id, cascade):
-            raised = self._unload(each)
-            if raised:
-                failures[each] = raised
+        left = self._departing(plugin_id, cascade)
+        try:
+            while left:
+                raised = self._unload(each := left.pop(0))
+                if raised:
+                    failures[each] = raised
+        finally:
+            with self._lock:  # after an interrupt: they stay, and can be asked to go again
+                self._leaving.difference_update(left)
         if failures:
-            text = "; ".join(f"{each}: {_shown(error)}" for each, errors in failures.items() for error in errors)
+            text = "; ".join(f"{each}: {shown(error)}" for each, errors in failures.items() for error in errors)
             first = next(iter(failures.values()))[0]
             raise PluginError(f"plugin {plugin_id!r}: was unloaded, but this was raised on the way: {text}.") from first
 
@@ -418,15 +462,13 @@ class PluginRegistry:
         failures: list[Exception] = []
         try:
             try:
-                with found.ledger.recording():
-                    found.plugin.on_unload(found.context)
-            except Exception as error:
-                failures.append(error)
+                failures += say_goodbye(found)
+            finally:
+                failures += found.ledger.undo_all()
         finally:
-            failures += found.ledger.undo_all()
             with self._lock:
                 self._leaving.discard(plugin_id)
-        self.events.publish(PluginUnloaded(plugin_id))
+            self.events.publish(PluginUnloaded(plugin_id))
         return failures
 
     def initialize_all(self) -> list[str]:
@@ -449,14 +491,24 @@ class PluginRegistry:
         return done
 
     def shutdown(self) -> ShutdownReport:
-        """Unloads every plugin, dependents first; one that raises does not stop the rest."""
+        """Unloads every plugin, dependents first; one that raises does not stop the rest.
+
+        A plugin that another call is loading or reloading stays, and is reported.
+        """
         self.events.publish(SystemShutdown())
         unloaded: list[str] = []
         failures: dict[str, tuple[Exception, ...]] = {}
-        for plugin_id in reversed(dependencies_first(self.dependency_graph())):
+        graph = self.dependency_graph()
+        order = dependencies_first(graph)
+        for plugin_id in [*(each for each in graph if each not in order), *reversed(order)]:
             with self._lock:
                 if plugin_id not in self._plugins or plugin_id in self._leaving:
-                    continue  # another thread was faster
+                    continue  # another thread was faster, or it went with the plugin that had registered it
+                if plugin_id in self._arriving:
+                    busy = RegistryError(f"plugin {plugin_id!r}: is being reloaded by another call, and stays.")
+                    failures[plugin_id] = (busy,)
+                    report(plugin_id, "shutdown", failures[plugin_id])
+                    continue
                 self._leaving.add(plugin_id)
             raised = self._unload(plugin_id)
             report(plugin_id, "on_unload", raised)
@@ -475,11 +527,25 @@ class PluginRegistry:
 
 @dataclass
 class Arrival:
-    """A plugin object that waits to be registered, with what making it has added."""
+    """A plugin object that waits to be registered, with what making it has added.
+
+    Attributes:
+        plugin: the object.
+        source: where it comes from; None: from code.
+        ledger: what making it has added.
+        metadata: what it says of itself; asked once, for it might say something else the next time.
+
+    Raises:
+        RegistryError: it is no plugin, or its metadata are none.
+    """
 
     plugin: Plugin
     source: Source | None = None
     ledger: Ledger | None = None
+    metadata: PluginMetadata = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.metadata = metadata_of(self.plugin)
 
     @classmethod
     def of(cls, source: Source) -> Arrival:
@@ -491,14 +557,12 @@ class Arrival:
         ledger = Ledger(source.name)
         try:
             with ledger.recording():
-                plugin = source.make()
-                metadata_of(plugin)
+                return cls(source.make(), source, ledger)
         except BaseException as error:
             report(source.name, "taking back what its import had added", ledger.undo_all())
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            raise PluginError(f"plugin {source.name!r} ({source.origin}): {_shown(error)}.") from error
-        return cls(plugin, source, ledger)
+            if isinstance(error, FAILURES):
+                raise PluginError(f"plugin {source.name!r} ({source.origin}): {shown(error)}.") from error
+            raise
 
     @property
     def origin(self) -> str:
@@ -515,7 +579,7 @@ def load(found: Loaded) -> None:
     """Runs ``on_load`` with additions noted; also connects ``on_event``.
 
     Raises:
-        PluginError: it raised anything but KeyboardInterrupt: a plugin that calls `sys.exit` ends no program.
+        PluginError: it raised an Exception, or wanted to end the program.
     """
     plugin, context = found.plugin, found.context
     try:
@@ -523,10 +587,20 @@ def load(found: Loaded) -> None:
             plugin.on_load(context)
         if type(plugin).on_event is not Plugin.on_event:
             context.subscribe("*", lambda event: plugin.on_event(event, context))
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise PluginError(f"plugin {found.metadata.id!r}: on_load raised {_shown(error)}.") from error
+    except FAILURES as error:
+        raise PluginError(f"plugin {found.metadata.id!r}: on_load raised {shown(error)}.") from error
+
+
+def say_goodbye(found: Loaded) -> list[Exception]:
+    """Runs ``on_unload`` with additions noted; gives what it raised."""
+    try:
+        with found.ledger.recording():
+            found.plugin.on_unload(found.context)
+    except Exception as error:
+        return [error]
+    except SystemExit as error:
+        return [PluginError(f"plugin {found.metadata.id!r}: on_unload raised {shown(error)}.")]
+    return []
 
 
 def metadata_of(plugin: Any) -> PluginMetadata:
@@ -542,12 +616,14 @@ def metadata_of(plugin: Any) -> PluginMetadata:
         metadata = plugin.metadata()
     except RegistryError:
         raise
-    except Exception as error:
-        raise RegistryError(f"plugin {type(plugin).__name__}: metadata() raised {_shown(error)}.") from error
+    except FAILURES as error:
+        raise RegistryError(f"plugin {type(plugin).__name__}: metadata() raised {shown(error)}.") from error
     if not isinstance(metadata, PluginMetadata):
         raise RegistryError(
             f"plugin {type(plugin).__name__}: metadata() must return a PluginMetadata; received {received(metadata)}."
         )
+    if metadata.id == CORE:
+        raise RegistryError(f"plugin {CORE!r}: is the owner of what spiral itself brings; choose another id.")
     return metadata
 
 
@@ -557,10 +633,18 @@ def node_of(metadata: PluginMetadata) -> Node:
 
 
 def _provider(requirement: Requirement, there: Mapping[str, Node]) -> str | None:
-    """Who satisfies a requirement: the plugin of that id, or one that provides it."""
-    if requirement.plugin_id in there:
-        return requirement.plugin_id
-    return next((n.id for n in there.values() if any(p == requirement.plugin_id for p, _ in n.provides)), None)
+    """Who satisfies a requirement: the plugin of that id, or the first that provides it, in an allowed version."""
+
+    def fits(version: str) -> bool:
+        return not requirement.specifier or satisfies(version, requirement.specifier)
+
+    wanted = requirement.plugin_id
+    if wanted in there and fits(there[wanted].version):
+        return wanted
+    for node in there.values():
+        if any(provided == wanted and fits(version) for provided, version in node.provides):
+            return node.id
+    return None
 
 
 def _dependents_first(plugin_id: str, there: Mapping[str, Node], order: list[str]) -> None:
@@ -572,14 +656,10 @@ def _dependents_first(plugin_id: str, there: Mapping[str, Node], order: list[str
         order.append(plugin_id)
 
 
-def _shown(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).rstrip('.')}"
-
-
 def report(plugin_id: str, what: str, failures: Iterable[Exception]) -> None:
     """Logs what was raised where nobody can be told by an exception."""
     for error in failures:
-        _log.warning("plugin %s: %s raised %s", plugin_id, what, _shown(error), exc_info=error)
+        _log.warning("plugin %s: %s raised %s", plugin_id, what, shown(error), exc_info=error)
 
 
 _global: PluginRegistry | None = None

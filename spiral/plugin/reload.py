@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spiral.errors import RegistryError
-from spiral.plugin.base import Plugin, PluginError
+from spiral.plugin.base import FAILURES, Plugin, PluginError, shown
 from spiral.plugin.context import PluginContext
 from spiral.plugin.dependencies import Node, resolve
 from spiral.plugin.events import PluginReloaded
 from spiral.plugin.sources import Source
-from spiral.registry import Ledger, Swap, catalogs
+from spiral.registry import Catalog, Ledger, Swap, catalogs
 
 if TYPE_CHECKING:
     from spiral.plugin.registry import Loaded, PluginRegistry
@@ -29,7 +29,7 @@ class _Change:
 
     old: Loaded
     new: Loaded
-    attributes: dict[str, Any]  # of a dependent's object, which both share
+    attributes: _Attributes  # of a dependent's object, which both share
 
 
 def reload_plugin(registry: PluginRegistry, plugin_id: str, source: Source | None = None) -> Plugin:
@@ -55,7 +55,7 @@ def reload_plugin(registry: PluginRegistry, plugin_id: str, source: Source | Non
                 changes.append(_rebind(registry, dependent, swap))
         except BaseException as error:
             _abandon(olds, changes, ledger)
-            if isinstance(error, Exception):
+            if isinstance(error, FAILURES):
                 raise PluginError(
                     f"plugin {plugin_id!r}: was not reloaded, version {old.metadata.version} goes on: {_text(error)}."
                 ) from error
@@ -80,30 +80,30 @@ def _prepare(
         if metadata.id != plugin_id:
             raise RegistryError(f"plugin {plugin_id!r}: {source.origin} now holds the plugin {metadata.id!r}")
         resolve([node_of(metadata)], there)  # also for those that need it
-        new = Loaded(plugin, metadata, PluginContext(plugin_id, registry, ledger), ledger, source)
+        new = Loaded(plugin, metadata, PluginContext(plugin_id, registry, ledger), ledger, source, old.host)
         load(new)
         state = old.plugin.export_state()
         if state is not None:
             plugin.import_state(state)
         registry.add_loaded(new)
-    return _Change(old, new, {})
+    return _Change(old, new, ({}, {}))
 
 
 def _rebind(registry: PluginRegistry, old: Loaded, swap: Swap) -> _Change:
     """A dependent's object, loaded once more where it sees the new version."""
-    from spiral.plugin.registry import Loaded, load
+    from spiral.plugin.registry import Loaded, load, report
 
     ledger = Ledger(old.metadata.id, appears=swap)
-    attributes = dict(vars(old.plugin))
-    new = Loaded(old.plugin, old.metadata, PluginContext(old.metadata.id, registry, ledger), ledger, old.source)
+    attributes = _attributes(old.plugin)
+    context = PluginContext(old.metadata.id, registry, ledger)
+    new = Loaded(old.plugin, old.metadata, context, ledger, old.source, old.host)
     try:
         load(new)
         with ledger.recording():
             registry.add_loaded(new)
     except BaseException:
-        ledger.undo_all()
-        vars(old.plugin).clear()
-        vars(old.plugin).update(attributes)
+        report(old.metadata.id, "taking back what it had registered anew", ledger.undo_all())
+        _restore(old.plugin, attributes)
         raise
     return _Change(old, new, attributes)
 
@@ -114,8 +114,7 @@ def _abandon(olds: list[Loaded], changes: list[_Change], ledger: Ledger) -> None
     for change in reversed(changes):
         report(change.old.metadata.id, "taking back the new version", change.new.ledger.undo_all())
         if change.new.plugin is change.old.plugin:
-            vars(change.old.plugin).clear()
-            vars(change.old.plugin).update(change.attributes)
+            _restore(change.old.plugin, change.attributes)
     report(ledger.owner, "taking back the new version", ledger.undo_all())
     for old in olds:
         old.ledger.disappears = None
@@ -123,24 +122,50 @@ def _abandon(olds: list[Loaded], changes: list[_Change], ledger: Ledger) -> None
 
 def _retire(changes: list[_Change]) -> None:
     """After the swap: the old version lets go, dependents' old additions go, watchers hear of every name."""
-    from spiral.plugin.registry import report
+    from spiral.plugin.registry import report, say_goodbye
 
     names = {(a.kind, a.name) for c in changes for a in (*c.old.ledger.additions(), *c.new.ledger.additions())}
     first = changes[0].old
     try:
-        with first.ledger.recording():
-            first.plugin.on_unload(first.context)
-    except Exception as error:
-        report(first.metadata.id, f"on_unload of version {first.metadata.version}", [error])
-    for change in changes:
-        report(change.old.metadata.id, "taking back the old version", change.old.ledger.undo_all())
-        change.new.ledger.appears = None
-    there = catalogs()
-    for kind, name in sorted(names):
-        if kind in there:
-            there[kind].tell(name)
+        report(first.metadata.id, f"on_unload of version {first.metadata.version}", say_goodbye(first))
+    finally:  # also after an interrupt: the new version serves
+        for change in changes:
+            report(change.old.metadata.id, "taking back the old version", change.old.ledger.undo_all())
+            change.new.ledger.appears = None
+        there = catalogs()
+        for kind, name in sorted(names):
+            if kind in there:
+                _tell(there[kind], name)
 
 
-def _text(error: Exception) -> str:
-    text = str(error).rstrip(".")
-    return text if isinstance(error, (PluginError, RegistryError)) else f"{type(error).__name__}: {text}"
+def _tell(of: Catalog[Any], name: str) -> None:
+    from spiral.plugin.registry import report
+
+    try:
+        of.tell(name)
+    except Exception as error:  # the swap is done
+        report(of.owner_of(name) if name in of else name, f"a watcher of {of.kind} {name!r}", [error])
+
+
+_Attributes = tuple[dict[str, Any], dict[str, Any]]
+
+
+def _attributes(plugin: Plugin) -> _Attributes:
+    """An object's attributes as they are now: those of its dictionary, and those in slots."""
+    state = object.__getstate__(plugin)
+    in_dictionary, in_slots = state if isinstance(state, tuple) else (state, None)
+    return dict(in_dictionary or {}), dict(in_slots or {})
+
+
+def _restore(plugin: Plugin, attributes: _Attributes) -> None:
+    in_dictionary, in_slots = attributes
+    vars(plugin).clear()
+    vars(plugin).update(in_dictionary)
+    for name in _attributes(plugin)[1].keys() - in_slots:
+        object.__delattr__(plugin, name)
+    for name, value in in_slots.items():
+        object.__setattr__(plugin, name, value)
+
+
+def _text(error: BaseException) -> str:
+    return str(error).rstrip(".") if isinstance(error, (PluginError, RegistryError)) else shown(error)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from types import UnionType
+from typing import Any, TypeVar, get_origin, overload
 
-from spiral.errors import RegistryError
+from spiral.errors import RegistryError, received
 from spiral.registry import Addition, Catalog
 
 T = TypeVar("T")
@@ -71,17 +72,20 @@ class Services:
             ServiceTypeError: it is something else than ``kind``; the message says what is missing.
         """
         service = self._catalog[name]
-        owner = self._catalog.owner_of(name)
         if requirement:
-            _require_version(name, owner, service.version, requirement)
+            _require_version(name, self._owner_of(name), service.version, requirement)
         if kind is not None:
             lacking = _lacks(service.value, kind)
             if lacking is not None:
                 raise ServiceTypeError(
-                    f"service {name!r}: expected {kind.__name__}; {owner!r} registered a "
+                    f"service {name!r}: expected {_called(kind)}; {self._owner_of(name)!r} registered a "
                     f"{type(service.value).__name__}, which {lacking}."
                 )
         return service.value
+
+    def _owner_of(self, name: str) -> str:
+        """Who offers it, for a message; it may be gone meanwhile."""
+        return self._catalog.owner_of(name) if name in self._catalog else "somebody"
 
     def has(self, name: str) -> bool:
         """Whether somebody offers it."""
@@ -111,18 +115,53 @@ def _require_version(name: str, owner: str, version: str, requirement: str) -> N
 
 def _lacks(value: Any, kind: type[Any]) -> str | None:
     """What keeps a value from being of a kind; None: nothing."""
-    if not getattr(kind, "_is_protocol", False):
-        return None if isinstance(value, kind) else f"is not a subclass of {kind.__name__}"
-    wanted = sorted(name for base in kind.__mro__ for name in _members(base))
-    missing = [name for name in dict.fromkeys(wanted) if not hasattr(value, name)]
-    return f"lacks {', '.join(missing)}" if missing else None
+    plain: Any = get_origin(kind) or kind  # Store[int] is checked as Store: objects do not know their parameters
+    if not getattr(plain, "_is_protocol", False):
+        try:
+            fits = isinstance(value, plain if isinstance(plain, type) and plain is not UnionType else kind)
+        except TypeError:
+            raise ServiceTypeError(
+                f"service: the expected type is a class or a Protocol; received {_called(kind)}."
+            ) from None
+        return None if fits else f"is none of {_called(kind)}" if isinstance(kind, tuple) else f"is no {_called(kind)}"
+    members = {name: method for base in reversed(plain.__mro__) for name, method in _members(base).items()}
+    missing = [name for name in sorted(members) if not _has(value, name)]
+    if missing:
+        return f"lacks {', '.join(missing)}"
+    values = [name for name in sorted(members) if members[name] and not callable(getattr(value, name))]
+    return f"has no method {', '.join(values)}, but a value of this name" if values else None
 
 
-def _members(base: type[Any]) -> set[str]:
+def _has(value: Any, name: str) -> bool:
+    try:
+        getattr(value, name)
+    except AttributeError:
+        return False
+    except Exception:  # a property that cannot be computed just now
+        return True
+    return True
+
+
+def _members(base: type[Any]) -> dict[str, bool]:
+    """What a protocol asks for: names, and whether each is a method."""
     if not getattr(base, "_is_protocol", False):
-        return set()
-    named = set(vars(base)) | set(vars(base).get("__annotations__", {}))
-    return {n for n in named if not n.startswith("_") or (n.startswith("__") and callable(vars(base).get(n)))} - _OWN
+        return {}
+    inside = vars(base)
+    named = {**dict.fromkeys(inside.get("__annotations__", ()), False), **{n: callable(v) for n, v in inside.items()}}
+    return {
+        n: method
+        for n, method in named.items()
+        if n not in _OWN and (not n.startswith("_") or (n.startswith("__") and method))
+    }
 
 
-_OWN = {"__init__", "__new__", "__subclasshook__", "__class_getitem__", "__init_subclass__", "__replace__"}
+def _called(kind: Any) -> str:
+    if isinstance(kind, tuple):
+        return " or ".join(_called(each) for each in kind)
+    return kind.__name__ if isinstance(kind, type) else received(kind) if isinstance(kind, str) else str(kind)
+
+
+_OWN = {
+    "__init__", "__new__", "__subclasshook__", "__class_getitem__", "__init_subclass__", "__replace__", "__annotate__",
+    "__annotate_func__",
+}  # fmt: skip

@@ -11,17 +11,18 @@ import importlib.util
 import inspect
 import itertools
 import pkgutil
+import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from spiral.errors import RegistryError
 from spiral.plugin.base import Plugin
-from spiral.registry import noted
+from spiral.registry import current_ledger, noted
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 GROUP = "spiral.plugins"
 """The group of entry points."""
 
+_PREFIX = "spiral_plugin_"
 _numbers = itertools.count()
 
 
@@ -57,6 +59,28 @@ class _FreshLoader(SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType | None:
         path = self.get_filename(fullname)
         return self.source_to_code(self.get_data(path), path)
+
+
+class _FreshFinder:
+    """Finds the parts of a plugin's folder; like its entry they are looked for and compiled every time."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if path is None or not name.startswith(_PREFIX):
+            return None
+        part = name.rpartition(".")[2]
+        for folder in map(Path, path):
+            for entry, inside in ((folder / part / "__init__.py", [str(folder / part)]), (folder / f"{part}.py", None)):
+                if entry.is_file():
+                    return _fresh_spec(name, entry, inside)
+        return None
+
+
+def _fresh_spec(name: str, entry: Path, inside: list[str] | None) -> ModuleSpec:
+    loader = _FreshLoader(name, str(entry))
+    spec = importlib.util.spec_from_file_location(name, entry, loader=loader, submodule_search_locations=inside)
+    assert spec is not None
+    return spec
 
 
 def file_source(path: str | Path) -> Source:
@@ -99,7 +123,11 @@ def bundled_sources() -> list[Source]:
 
     def source(name: str) -> Source:
         module = f"spiral.plugins.{name}"
-        return Source(name, f"bundled plugin {name}", lambda: plugin_in(importlib.import_module(module), module))
+        return Source(
+            name,
+            f"bundled plugin {name}",
+            lambda: plugin_in(_imported(lambda: importlib.import_module(module), module), module),
+        )
 
     return [source(info.name) for info in pkgutil.iter_modules(package.__path__) if info.ispkg]
 
@@ -114,7 +142,8 @@ def entry_point_sources() -> list[Source]:
 def entry_point_source(point: EntryPoint) -> Source:
     """The plugin behind an entry point."""
     origin = origin_of(point)
-    return Source(point.name, origin, lambda: _plugin_of(point.load(), origin))
+    package = point.module.partition(".")[0]
+    return Source(point.name, origin, lambda: _plugin_of(_imported(point.load, package), origin))
 
 
 def origin_of(point: EntryPoint) -> str:
@@ -123,13 +152,32 @@ def origin_of(point: EntryPoint) -> str:
     return f"entry point {point.name}{dist}"
 
 
+def _imported(load: Callable[[], Any], package: str) -> Any:
+    """What an import gives; modules of the package that registered something are imported anew the next time.
+
+    Python imports a module once: without this, an op declared in it would not come back with its plugin.
+    """
+    before = set(sys.modules)
+    value = load()
+    ledger = current_ledger()
+    if ledger is not None and ledger.additions():
+        new = [m for m in sys.modules if m not in before and (m == package or m.startswith(f"{package}."))]
+
+        def forget() -> None:
+            for name in new:
+                sys.modules.pop(name, None)
+
+        noted("Python modules", package, forget)
+    return value
+
+
 def _import_file(path: Path, entry: Path) -> ModuleType:
     """The module of a file, imported anew under a name of its own."""
-    name = f"spiral_plugin_{path.stem}_{next(_numbers)}"
-    folder = [str(path)] if path.is_dir() else None
-    loader = _FreshLoader(name, str(entry))
-    spec = importlib.util.spec_from_file_location(name, entry, loader=loader, submodule_search_locations=folder)
-    assert spec is not None and spec.loader is not None
+    if _FreshFinder not in sys.meta_path:
+        sys.meta_path.insert(0, _FreshFinder)
+    name = f"{_PREFIX}{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{next(_numbers)}"
+    spec = _fresh_spec(name, entry, [str(path)] if path.is_dir() else None)
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from spiral.errors import SpiralError
 from spiral.plugin.registry import PluginRegistry
+from spiral.registry import UnknownName
 
 _log = logging.getLogger("spiral")
 Stamp = tuple[tuple[Path, int, int], ...]
@@ -67,23 +68,22 @@ class PluginWatcher:
 
     def _stamp(self, plugin_id: str) -> Stamp | None:
         """What tells two states of a plugin's files apart; None: there is nothing to watch."""
-        if self._registry.get(plugin_id) is None:
+        try:
+            source = self._registry.loaded(plugin_id).source
+        except UnknownName:  # gone meanwhile
             return None
-        source = self._registry.loaded(plugin_id).source
         if source is None or not source.reloadable:
             return None
-        stamps = []
-        for path in source.files():
-            try:
-                found = path.stat()
-            except FileNotFoundError:  # an editor that replaces the file; the next look sees it
-                return self._seen.get(plugin_id)
-            stamps.append((path, found.st_mtime_ns, found.st_size))
-        return tuple(stamps)
+        try:
+            return tuple((path, (found := path.stat()).st_mtime_ns, found.st_size) for path in source.files())
+        except OSError:  # an editor that replaces the file; the next look sees it
+            return self._seen.get(plugin_id)
 
     # ------------------------------------------------------------ as a thread
     def start(self) -> PluginWatcher:
-        """Looks again and again until `stop`."""
+        """Looks again and again until `stop`; a second call does nothing."""
+        if self._thread is not None:
+            return self
         self._end.clear()
         self._thread = threading.Thread(target=self._run, name="spiral plugin watcher", daemon=True)
         self._thread.start()
@@ -104,7 +104,10 @@ class PluginWatcher:
 
     def _run(self) -> None:
         while not self._end.wait(self._interval):
-            self.look()
+            try:
+                self.look()
+            except Exception:  # of `told`, say; the thread goes on watching
+                _log.exception("the watcher of plugins failed; it goes on")
 
 
 def _log_it(plugin_id: str, error: SpiralError | None) -> None:

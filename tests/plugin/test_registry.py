@@ -368,7 +368,7 @@ def test_a_service_is_checked_against_the_expected_type(registry):
     registry.register(Simple("b", on_load=lambda ctx: ctx.register_service("stone", object())))
     with pytest.raises(ServiceTypeError, match="'stone': expected Clock; 'b' registered a object, which lacks now"):
         registry.services.get("stone", Clock)
-    with pytest.raises(ServiceTypeError, match="is not a subclass of int"):
+    with pytest.raises(ServiceTypeError, match="which is no int"):
         registry.services.get("clock", int)
     with pytest.raises(RegistryError, match="version >=2 is required; 'a' offers 1.2"):
         registry.services.get("clock", Clock, ">=2")

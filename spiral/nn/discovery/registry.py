@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ from spiral.nn.discovery.entry import RESERVED, Factory, ModuleEntry, ShapeRule,
 from spiral.nn.discovery.metadata import ModuleCategory, ModuleMetadata, Shape, is_module_class, module_type_of
 from spiral.nn.discovery.shapes import shape_after, shown
 from spiral.nn.module import Module
-from spiral.registry import Addition, Catalog, UnknownName, catalog
+from spiral.registry import Addition, Catalog, UnknownName, catalog, spirals_own
 from spiral.schema import Schema
 from spiral.shape_evaluation import shapes_only
 
@@ -42,9 +41,10 @@ class ModuleDiscoveryRegistry:
 
     def __init__(self, *, builtins: bool = True) -> None:
         self.catalog: Catalog[Any] = Catalog("module", check_entry)
-        if builtins:
-            _add_builtins(self.catalog)
-        contextvars.Context().run(self.catalog.watch, _announcer(self.catalog))
+        with spirals_own():
+            if builtins:
+                _add_builtins(self.catalog)
+            self.catalog.watch(_announcer(self.catalog))
 
     @classmethod
     def shared(cls) -> ModuleDiscoveryRegistry:
@@ -235,11 +235,11 @@ def _plain(name: str) -> str:
 
 
 def _add_builtins(into: Catalog[Any]) -> None:
-    """Every layer of spiral.nn; they are spiral's own, also where a plugin's loading is the first to ask."""
+    """Every layer of spiral.nn."""
     for name in nn.__all__:
         made_by = getattr(nn, name)
         if is_module_class(made_by) and name not in _CONTAINERS:
-            contextvars.Context().run(into.add, module_type_of(name), ModuleEntry(made_by, name=module_type_of(name)))
+            into.add(module_type_of(name), ModuleEntry(made_by, name=module_type_of(name)))
 
 
 def _announcer(of: Catalog[Any]) -> Callable[[str], None]:
@@ -253,7 +253,8 @@ def _announcer(of: Catalog[Any]) -> Callable[[str], None]:
 
 
 SHARED: Catalog[Any] = catalog("module", check_entry)
-_add_builtins(SHARED)
-contextvars.Context().run(SHARED.watch, _announcer(SHARED))
+with spirals_own():  # also where a plugin's loading is the first to ask
+    _add_builtins(SHARED)
+    SHARED.watch(_announcer(SHARED))
 
 __all__ = ["RESERVED", "SHARED", "ModuleDiscoveryRegistry", "evaluate"]
