@@ -142,7 +142,7 @@ def entry_point_sources() -> list[Source]:
 def entry_point_source(point: EntryPoint) -> Source:
     """The plugin behind an entry point."""
     origin = origin_of(point)
-    package = point.module.partition(".")[0]
+    package = re.split(r"[.:\s]", point.value.strip())[0]  # `point.module` raises where the value is malformed
     return Source(point.name, origin, lambda: _plugin_of(_imported(point.load, package), origin))
 
 
