@@ -159,7 +159,7 @@ def kernels_for(op: str, device_type: str) -> Iterable[tuple[Backend, Kernel]]:
 def backends() -> dict[str, Entry]:
     """Every backend by name, with its devices, or the reason why it is unavailable."""
     _load()
-    return dict(BACKENDS)
+    return BACKENDS.table()
 
 
 def check_names(names: Iterable[str]) -> None:

@@ -63,7 +63,7 @@ def load_backends() -> Iterator[tuple[str, str]]:
                 registry.admit(arrival)
             elif not isinstance(there, BackendPlugin) or there.backend is not getattr(arrival.plugin, "backend", None):
                 arrival.put_back()
-                origin = registry.loaded(arrival.metadata.id).origin
+                origin = registry.origin_of(arrival.metadata.id)
                 raise RegistryError(
                     f"backend {source.name!r} ({source.origin}): plugin {arrival.metadata.id!r} is loaded already, "
                     f"from {origin}."

@@ -149,8 +149,11 @@ def _load_most(registry: PluginRegistry, arrivals: list[Arrival]) -> list[str]:
     left: dict[str, Arrival] = {}
     for arrival in arrivals:
         plugin_id = arrival.metadata.id
-        if plugin_id in left or plugin_id in there:
-            other = left[plugin_id].origin if plugin_id in left else registry.loaded(plugin_id).origin
+        loaded = registry.origin_of(plugin_id)
+        if loaded == arrival.origin:  # by hand, or by another call
+            arrival.put_back()
+        elif plugin_id in left or loaded is not None:
+            other = left[plugin_id].origin if plugin_id in left else loaded
             _refuse(registry, arrival, RegistryError(f"plugin {plugin_id!r}: comes also from {other}."))
         else:
             left[plugin_id] = arrival

@@ -26,7 +26,7 @@ from spiral.plugin.graph import dependencies_first
 from spiral.plugin.metadata import PluginCapability, PluginMetadata
 from spiral.plugin.services import Service, Services
 from spiral.plugin.sources import Source, path_sources
-from spiral.registry import CORE, Addition, Catalog, Ledger, catalog, current_ledger
+from spiral.registry import CORE, Addition, Catalog, Ledger, UnknownName, catalog, current_ledger
 
 _log = logging.getLogger("spiral")
 
@@ -169,6 +169,11 @@ class PluginRegistry:
         """
         return self._plugins[plugin_id]
 
+    def origin_of(self, plugin_id: str) -> str | None:
+        """Where the loaded plugin of this id came from, for people; None: there is none."""
+        found = self._plugins.get(plugin_id)
+        return None if found is None else found.origin
+
     def list_plugins(self) -> list[PluginMetadata]:
         """The loaded plugins, in the order in which they came."""
         return [found.metadata for found in self._plugins.values()]
@@ -265,7 +270,10 @@ class PluginRegistry:
         """Unloads a plugin, and what needs it, if it is still the one that a plugin of this ledger has registered."""
         found = self._plugins.get(plugin_id)
         if found is not None and found.host is host:
-            self.unregister(plugin_id, cascade=True)
+            try:
+                self.unregister(plugin_id, cascade=True)
+            except UnknownName:  # another thread was faster
+                return
 
     def add_loaded(self, found: Loaded) -> None:
         """Lists a plugin that has been loaded; for those who prepare a load."""
@@ -291,7 +299,7 @@ class PluginRegistry:
             for needed in [_provider(r, there) for r in node.requirements]:
                 if needed in self._arriving:  # it would be bound to the old version and miss the new one
                     raise RegistryError(
-                        f"plugin {metadata.id!r}: needs {needed!r}, which is being reloaded by another call; "
+                        f"plugin {metadata.id!r}: needs {needed!r}, which is being loaded or reloaded by another call; "
                         "try again after it."
                     )
             self._arriving[metadata.id] = node
@@ -505,7 +513,9 @@ class PluginRegistry:
                 if plugin_id not in self._plugins or plugin_id in self._leaving:
                     continue  # another thread was faster, or it went with the plugin that had registered it
                 if plugin_id in self._arriving:
-                    busy = RegistryError(f"plugin {plugin_id!r}: is being reloaded by another call, and stays.")
+                    busy = RegistryError(
+                        f"plugin {plugin_id!r}: is being loaded or reloaded by another call, and stays."
+                    )
                     failures[plugin_id] = (busy,)
                     report(plugin_id, "shutdown", failures[plugin_id])
                     continue

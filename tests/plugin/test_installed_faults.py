@@ -85,6 +85,21 @@ def test_broken_plugins_are_set_aside_and_the_others_load(tmp_path):
         assert text in reasons, text
 
 
+def test_a_plugin_of_the_search_path_that_was_loaded_by_hand_is_no_fault(tmp_path):
+    path = tmp_path / "by_hand.py"
+    path.write_text(PLUGIN.format(id="by_hand", on_load="pass"))
+    run(
+        tmp_path,
+        f"""
+        from spiral.plugin import init_plugin_system, global_registry
+        assert global_registry().load_path({str(path)!r}) == ["by_hand"]
+        registry = init_plugin_system()
+        assert not registry.quarantine and registry.get("by_hand") is not None, dict(registry.quarantine)
+        """,
+        SPIRAL_PLUGIN_PATH=str(path),
+    )
+
+
 OP = """
 from spiral.backend import Spec
 from spiral.op import op

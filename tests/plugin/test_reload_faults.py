@@ -172,7 +172,7 @@ def test_nobody_builds_on_the_old_version_while_the_new_one_loads(registry, path
     write(path, 2, on_load="import sys; sys.reloads_here()")
     registry.reload("versioned")
     del sys.reloads_here
-    assert "needs 'versioned', which is being reloaded by another call" in caught[0]
+    assert "needs 'versioned', which is being loaded or reloaded by another call" in caught[0]
     registry.register(Dependent("late"))
 
 
