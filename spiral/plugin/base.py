@@ -16,8 +16,9 @@ class PluginError(SpiralError, RuntimeError):
     """A plugin could not be loaded, reloaded or unloaded; its own error is the cause (``__cause__``)."""
 
 
-FAILURES = (Exception, SystemExit)
-"""What a plugin's code raises that is the plugin's failure; KeyboardInterrupt and its like are the user's will."""
+def is_failure(error: BaseException) -> bool:
+    """Whether what a plugin's code raised is the plugin's failure: all but KeyboardInterrupt, the user's will."""
+    return not isinstance(error, KeyboardInterrupt)
 
 
 def shown(error: BaseException) -> str:

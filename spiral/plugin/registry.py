@@ -16,7 +16,7 @@ from typing import Any
 
 from spiral.backends_registry import load_again
 from spiral.errors import RegistryError, received
-from spiral.plugin.base import FAILURES, Plugin, PluginError, shown
+from spiral.plugin.base import Plugin, PluginError, is_failure, shown
 from spiral.plugin.bus import EventBus, event_bus
 from spiral.plugin.configuration import Configuration, Setting
 from spiral.plugin.context import PluginContext
@@ -570,7 +570,7 @@ class Arrival:
                 return cls(source.make(), source, ledger)
         except BaseException as error:
             report(source.name, "taking back what its import had added", ledger.undo_all())
-            if isinstance(error, FAILURES):
+            if is_failure(error):
                 raise PluginError(f"plugin {source.name!r} ({source.origin}): {shown(error)}.") from error
             raise
 
@@ -589,7 +589,7 @@ def load(found: Loaded) -> None:
     """Runs ``on_load`` with additions noted; also connects ``on_event``.
 
     Raises:
-        PluginError: it raised an Exception, or wanted to end the program.
+        PluginError: it raised anything but KeyboardInterrupt: a plugin that calls `sys.exit` ends no program.
     """
     plugin, context = found.plugin, found.context
     try:
@@ -597,7 +597,9 @@ def load(found: Loaded) -> None:
             plugin.on_load(context)
         if type(plugin).on_event is not Plugin.on_event:
             context.subscribe("*", lambda event: plugin.on_event(event, context))
-    except FAILURES as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         raise PluginError(f"plugin {found.metadata.id!r}: on_load raised {shown(error)}.") from error
 
 
@@ -608,7 +610,9 @@ def say_goodbye(found: Loaded) -> list[Exception]:
             found.plugin.on_unload(found.context)
     except Exception as error:
         return [error]
-    except SystemExit as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         return [PluginError(f"plugin {found.metadata.id!r}: on_unload raised {shown(error)}.")]
     return []
 
@@ -626,7 +630,9 @@ def metadata_of(plugin: Any) -> PluginMetadata:
         metadata = plugin.metadata()
     except RegistryError:
         raise
-    except FAILURES as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         raise RegistryError(f"plugin {type(plugin).__name__}: metadata() raised {shown(error)}.") from error
     if not isinstance(metadata, PluginMetadata):
         raise RegistryError(

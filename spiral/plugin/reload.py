@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spiral.errors import RegistryError
-from spiral.plugin.base import FAILURES, Plugin, PluginError, shown
+from spiral.plugin.base import Plugin, PluginError, is_failure, shown
 from spiral.plugin.context import PluginContext
 from spiral.plugin.dependencies import Node, resolve
 from spiral.plugin.events import PluginReloaded
@@ -55,7 +55,7 @@ def reload_plugin(registry: PluginRegistry, plugin_id: str, source: Source | Non
                 changes.append(_rebind(registry, dependent, swap))
         except BaseException as error:
             _abandon(olds, changes, ledger)
-            if isinstance(error, FAILURES):
+            if is_failure(error):
                 raise PluginError(
                     f"plugin {plugin_id!r}: was not reloaded, version {old.metadata.version} goes on: {_text(error)}."
                 ) from error
