@@ -125,7 +125,7 @@ class EarlyStoppingPlugin(Plugin):
 
     def metadata(self) -> PluginMetadata:
         return (
-            PluginMetadata("early_stopping", "1.0.0")
+            PluginMetadata("early_stopping", "0.1.0")
             .with_name("Early stopping")
             .with_description("Ends a run when a figure no longer gets better, and keeps the best weights.")
             .with_capability(PluginCapability.Custom("Callback"))
