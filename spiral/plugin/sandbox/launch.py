@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import signal
 import sys
 
@@ -34,6 +33,8 @@ def _without_init(name: str, folder: str) -> None:
 
 def set_limits(limits: dict[str, int]) -> None:
     """Limits the kernel counts for us; the plugin cannot raise them again (see `spiral.plugin.sandbox.seccomp`)."""
+    import resource  # missing on Windows, where this file must be importable
+
     cpu = limits["cpu_seconds"]
     _set(resource.RLIMIT_CPU, cpu, cpu + 1)  # SIGXCPU, then SIGKILL
     _set(resource.RLIMIT_FSIZE, limits["file_bytes"])
@@ -43,6 +44,8 @@ def set_limits(limits: dict[str, int]) -> None:
 
 
 def _set(which: int, soft: int, hard: int | None = None) -> None:
+    import resource
+
     ceiling = resource.getrlimit(which)[1]
     values = [soft, soft if hard is None else hard]
     if ceiling != resource.RLIM_INFINITY:  # a stricter limit of the user's stays

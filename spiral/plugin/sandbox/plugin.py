@@ -274,10 +274,14 @@ class SandboxedPlugin(Plugin):
         if requests is not None:
             requests.take_back()
         self._talk.kill()
-        self._restart_process()
-        self._requests = None
-        if requests is not None:
-            self.on_load(requests.ctx)
+        self._requests, self._state = None, "broken"
+        try:
+            self._restart_process()
+            if requests is not None:
+                self.on_load(requests.ctx)
+        except BaseException:
+            self._requests, self._state = requests, "broken"  # the next restart loads it, too
+            raise
 
     def close(self) -> None:
         """Ends its process, politely if it can be."""

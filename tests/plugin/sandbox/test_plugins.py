@@ -481,6 +481,35 @@ def test_a_restart_is_explicit_and_complete(python, registry, heard):
     assert registry.services.names() == []
 
 
+def test_a_restart_that_fails_can_be_tried_again(python, registry, tmp_path):
+    plugin = python(f"""
+    def on_load(self, ctx):
+        if os.path.exists({str(tmp_path / "flag")!r}): raise ValueError("not now")
+        ctx.register_service("s", self)
+    def one(self): return 1
+""")
+    registry.register(plugin)
+    (tmp_path / "flag").touch()
+    with pytest.raises(PluginCallError, match="not now"):
+        plugin.restart()
+    assert plugin.status == "broken" and registry.services.names() == []
+    (tmp_path / "flag").unlink()
+    plugin.restart()
+    assert plugin.status == "loaded" and registry.services.get("s").one() == 1
+    registry.unregister("p")
+    assert registry.services.names() == []
+
+
+def test_an_update_under_a_restart_is_noticed(python, registry, tmp_path):
+    plugin = python("")
+    registry.register(plugin)
+    path = tmp_path / "plugin0.py"
+    path.write_text(path.read_text().replace("'1.0'", "'2.0'"))
+    with pytest.raises(RegistryError, match="'p' 1.0: is 'p' 2.0 after a restart"):
+        plugin.restart()
+    assert plugin.status == "broken"
+
+
 def test_a_plugin_that_cannot_be_imported_is_reported_with_its_traceback(python, belongings):
     before = belongings()
     for body, says in (

@@ -125,6 +125,21 @@ def test_a_system_without_the_limits_is_refused_with_what_is_missing():
     assert why_unavailable("linux", "x86_64", 8) is None
 
 
+def test_it_can_be_imported_where_it_cannot_run():
+    source = """
+import signal, sys
+for name in ("resource", "fcntl", "pwd", "grp"):
+    sys.modules[name] = None  # as on Windows
+for name in [n for n in vars(signal) if n.startswith("SIG") and n not in ("SIGINT", "SIGTERM")]:
+    delattr(signal, name)
+import spiral.plugin.sandbox.launch, spiral.plugin.sandbox.worker
+from spiral.plugin.sandbox import why_unavailable
+print(why_unavailable("win32"))
+"""
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert "needs Linux" in done.stdout, done.stderr
+
+
 def test_nothing_runs_where_limits_are_missing(monkeypatch, folder):
     from spiral.plugin.sandbox import child
     from spiral.plugin.sandbox.limits import Limits
