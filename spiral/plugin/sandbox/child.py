@@ -53,12 +53,10 @@ class Ending:
     Attributes:
         status: exit status; ``-n``: by signal n; None: somebody else took it (``os.wait`` or an ignored SIGCHLD).
         cpu_seconds: processor time it used.
-        peak_bytes: memory it had in use at most.
     """
 
     status: int | None
     cpu_seconds: float
-    peak_bytes: int
 
     def __str__(self) -> str:
         if self.status is None:
@@ -177,7 +175,7 @@ class Child:
         if self.ending is not None:
             return self.ending
         if os.getpid() != self._host:  # at the exit of a fork
-            return Ending(None, 0.0, 0)
+            return Ending(None, 0.0)
         if not self.exited() and grace > 0:
             self._signal(signal.SIGTERM)
             self.wait_exited(grace)
@@ -186,10 +184,10 @@ class Child:
         try:
             _, status, usage = os.wait4(self.pid, 0)
             code: int | None = os.waitstatus_to_exitcode(status)
-            self.ending = Ending(code, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+            self.ending = Ending(code, usage.ru_utime + usage.ru_stime)
         except ChildProcessError:
             code = None
-            self.ending = Ending(None, 0.0, 0)
+            self.ending = Ending(None, 0.0)
         self._process.returncode = -1 if code is None else code  # reaped here, for its resource usage
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert stream is not None

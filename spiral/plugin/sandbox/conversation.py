@@ -356,10 +356,9 @@ class Conversation:
             self.fail(SandboxUnavailable(f"sandbox: {self.stderr.removeprefix(PREFIX).strip()}"))
         unfinished = self._pipes.unfinished
         left = f", {unfinished} bytes into a message" if unfinished else ""
-        peak = f"; it had {ending.peak_bytes >> 20} MiB in use at most" if ending.peak_bytes else ""
         lines = self.stderr.strip().splitlines()
         words = f" Its last words: {lines[-1][:200]}" if lines else ""
-        self.fail(PluginDied(f"plugin {self.name!r}: {ending}{left}{peak}.{words}", status=status))
+        self.fail(PluginDied(f"plugin {self.name!r}: {ending}{left}.{words}", status=status))
 
     def _end(self, grace: float) -> None:
         self._pipes.release()

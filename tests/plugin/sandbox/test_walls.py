@@ -266,6 +266,15 @@ def test_close_waits_for_what_is_still_said(talk_to):
     assert heard == [("log", {"x": 1})] and talk._child.ending.status == 0
 
 
+def test_processor_time_of_the_host_is_not_the_plugins(talk_to):
+    while sum(os.times()[:2]) < 1.0:  # what is counted must not begin with it
+        pass
+    talk = talk_to("get()", cpu_seconds=1)
+    with pytest.raises(PluginDied, match="exited with status 0"):
+        talk.request("go", {}, "start_seconds")
+    assert 0 < talk._child.ending.cpu_seconds < 1.0
+
+
 def test_limit_errors_say_what_was_allowed(talk_to):
     with pytest.raises(LimitExceeded, match=r"message_bytes is 1,000; received a line of at least \d+ bytes") as caught:
         talk_to("m = get()\nanswer(m, 'x' * 2000)", message_bytes=1000).request("go", {}, "start_seconds")
