@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from spiral import device
 from spiral.backend import Backend, DeviceInfo, GeneralBackend, Kernel, Unavailable
 from spiral.errors import RegistryError, received
-from spiral.registry import Addition, Catalog, catalog, spirals_own
+from spiral.ownership import Addition, spirals_own
+from spiral.registry import Catalog, catalog
 
 _log = logging.getLogger("spiral")
 

@@ -36,7 +36,8 @@ from spiral.errors import (
 from spiral.observation import observe_choices as observe_choices
 from spiral.observation import observe_ops as observe_ops
 from spiral.op import OPS, Op, make_calls_with
-from spiral.registry import catalog, preparing
+from spiral.ownership import preparing
+from spiral.registry import catalog
 from spiral.storage import empty_array, foreign_stamps, native, stamp
 from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, TensorCore, make_key, wrap
 

@@ -10,7 +10,7 @@ from spiral.cli.plugin_action import Actions, add_action
 
 if TYPE_CHECKING:
     from spiral.plugin import PluginRegistry
-    from spiral.plugin.registry import Loaded, Quarantined
+    from spiral.plugin.lifecycle import Loaded, Quarantined
 
 
 def add_actions(actions: Actions) -> None:

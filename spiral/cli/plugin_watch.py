@@ -25,7 +25,7 @@ def _watch(arguments: argparse.Namespace) -> int:
     from spiral.cli.plugin_list import loaded_registry
     from spiral.errors import ArgumentError
     from spiral.plugin import PluginWatcher
-    from spiral.plugin.registry import Arrival
+    from spiral.plugin.lifecycle import Arrival
     from spiral.plugin.sources import path_sources
 
     if not 0 < arguments.interval < 3600:

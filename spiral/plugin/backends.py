@@ -18,8 +18,9 @@ from spiral.backend import Backend
 from spiral.errors import RegistryError, SpiralError
 from spiral.plugin.base import Plugin
 from spiral.plugin.context import PluginContext
+from spiral.plugin.lifecycle import Arrival
 from spiral.plugin.metadata import PluginCapability, PluginMetadata
-from spiral.plugin.registry import Arrival, global_registry
+from spiral.plugin.registry import global_registry
 from spiral.plugin.sources import Source, origin_of
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from typing import Any, NoReturn, Self, TypeVar, overload
 from spiral import dispatch
 from spiral.errors import RegistryError, received
 from spiral.observation import Shapes
+from spiral.ownership import Addition, noted
 from spiral.plugin.events import ANY, BUILT_IN, BackendChanged, Custom, PluginEvent, TensorOp, check_custom_name
 from spiral.plugin.listeners import EventQueue, JsonlSink, Recorder
-from spiral.registry import Addition, noted
 
 __all__ = [
     "EventBus", "EventQueue", "Failure", "JsonlSink", "PublishReport", "Recorder", "Subscription", "event_bus",

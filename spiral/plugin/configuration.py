@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from spiral.errors import ConfigError, RegistryError, received
-from spiral.registry import Addition, Catalog
+from spiral.ownership import Addition
+from spiral.registry import Catalog
 
 FILE_VARIABLE = "SPIRAL_PLUGIN_CONFIG"
 

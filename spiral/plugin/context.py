@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from spiral.ownership import Addition, Ledger
 from spiral.plugin.bus import EventBus, Subscription
 from spiral.plugin.configuration import Configuration
 from spiral.plugin.events import PluginEvent
 from spiral.plugin.services import Services
-from spiral.registry import Addition, Ledger, complete_catalog
+from spiral.registry import complete_catalog
 
 if TYPE_CHECKING:
     from spiral.backend import Backend, Kernel

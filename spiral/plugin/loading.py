@@ -14,11 +14,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from spiral.errors import ArgumentError, RegistryError, SpiralError
+from spiral.ownership import spirals_own
 from spiral.plugin.base import PluginError
 from spiral.plugin.dependencies import DependencyError, Node, cycle_text, explained, resolve, validate
-from spiral.plugin.registry import Arrival, PluginRegistry, Quarantined, node_of
+from spiral.plugin.lifecycle import Arrival, Quarantined, node_of
+from spiral.plugin.registry import PluginRegistry
 from spiral.plugin.sources import Source, bundled_sources, entry_point_sources, path_sources
-from spiral.registry import spirals_own
 
 _log = logging.getLogger("spiral")
 PATH_VARIABLE = "SPIRAL_PLUGIN_PATH"

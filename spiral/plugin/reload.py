@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spiral.errors import RegistryError
+from spiral.ownership import Ledger, Swap
 from spiral.plugin.base import Plugin, PluginError, is_failure, shown
 from spiral.plugin.context import PluginContext
 from spiral.plugin.dependencies import Node, resolve
 from spiral.plugin.events import PluginReloaded
+from spiral.plugin.lifecycle import Loaded, load, metadata_of, node_of, report, say_goodbye
 from spiral.plugin.sources import Source
-from spiral.registry import Catalog, Ledger, Swap, catalogs
+from spiral.registry import Catalog, catalogs
 
 if TYPE_CHECKING:
-    from spiral.plugin.registry import Loaded, PluginRegistry
+    from spiral.plugin.registry import PluginRegistry
 
 
 @dataclass
@@ -71,8 +73,6 @@ def _prepare(
     registry: PluginRegistry, old: Loaded, source: Source, ledger: Ledger, there: Mapping[str, Node]
 ) -> _Change:
     """The new version, loaded where only this context sees it, with the old one's state."""
-    from spiral.plugin.registry import Loaded, load, metadata_of, node_of
-
     plugin_id = old.metadata.id
     with ledger.recording():
         plugin = source.make()
@@ -91,8 +91,6 @@ def _prepare(
 
 def _rebind(registry: PluginRegistry, old: Loaded, swap: Swap) -> _Change:
     """A dependent's object, loaded once more where it sees the new version."""
-    from spiral.plugin.registry import Loaded, load, report
-
     ledger = Ledger(old.metadata.id, appears=swap)
     attributes = _attributes(old.plugin)
     context = PluginContext(old.metadata.id, registry, ledger)
@@ -109,8 +107,6 @@ def _rebind(registry: PluginRegistry, old: Loaded, swap: Swap) -> _Change:
 
 
 def _abandon(olds: list[Loaded], changes: list[_Change], ledger: Ledger) -> None:
-    from spiral.plugin.registry import report
-
     for change in reversed(changes):
         report(change.old.metadata.id, "taking back the new version", change.new.ledger.undo_all())
         if change.new.plugin is change.old.plugin:
@@ -122,8 +118,6 @@ def _abandon(olds: list[Loaded], changes: list[_Change], ledger: Ledger) -> None
 
 def _retire(changes: list[_Change]) -> None:
     """After the swap: the old version lets go, dependents' old additions go, watchers hear of every name."""
-    from spiral.plugin.registry import report, say_goodbye
-
     names = {(a.kind, a.name) for c in changes for a in (*c.old.ledger.additions(), *c.new.ledger.additions())}
     first = changes[0].old
     try:
@@ -139,8 +133,6 @@ def _retire(changes: list[_Change]) -> None:
 
 
 def _tell(of: Catalog[Any], name: str) -> None:
-    from spiral.plugin.registry import report
-
     try:
         of.tell(name)
     except Exception as error:  # the swap is done

@@ -7,7 +7,8 @@ from types import UnionType
 from typing import Any, TypeVar, get_origin, overload
 
 from spiral.errors import RegistryError, received
-from spiral.registry import Addition, Catalog
+from spiral.ownership import Addition
+from spiral.registry import Catalog
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from spiral.errors import RegistryError
+from spiral.ownership import current_ledger, noted
 from spiral.plugin.base import Plugin
-from spiral.registry import current_ledger, noted
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

@@ -110,8 +110,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 # ---------------------------------------------------------------- in the process
 def _main(order: dict[str, Any], report: Path) -> None:
+    from spiral.plugin.lifecycle import Arrival, metadata_of
     from spiral.plugin.loading import every_source, load_installed
-    from spiral.plugin.registry import Arrival, PluginRegistry, metadata_of
+    from spiral.plugin.registry import PluginRegistry
     from spiral.plugin.sources import file_source
     from spiral.plugin.validation import rehearse_reload, validate_source
 

@@ -19,8 +19,9 @@ from spiral.backends_registry import backends
 from spiral.errors import SpiralError
 from spiral.plugin.base import Plugin, PluginError
 from spiral.plugin.dependencies import resolve
+from spiral.plugin.lifecycle import Arrival, Loaded, metadata_of, node_of
 from spiral.plugin.metadata import PluginCapability, PluginMetadata
-from spiral.plugin.registry import Arrival, Loaded, PluginRegistry, metadata_of, node_of
+from spiral.plugin.registry import PluginRegistry
 from spiral.plugin.sources import Source
 from spiral.registry import HOMES, complete_catalog, snapshot
 

@@ -11,8 +11,9 @@ import spiral as sp
 from spiral import nn
 from spiral.errors import ConfigError, RegistryError, ShapeError
 from spiral.nn import ModuleCategory, ModuleDiscoveryRegistry, ModuleMetadata
+from spiral.ownership import Ledger
 from spiral.plugin import event_bus
-from spiral.registry import Ledger, catalog
+from spiral.registry import catalog
 from spiral.schema import Field, Schema
 
 LAYERS = [
@@ -210,7 +211,8 @@ def test_the_shared_registry_is_the_catalog_of_the_process_and_a_ledger_takes_ad
 
 def test_layers_stay_spirals_own_when_a_plugins_loading_asks_for_them_first():
     code = """
-from spiral.registry import Ledger, catalog
+from spiral.ownership import Ledger
+from spiral.registry import catalog
 ledger = Ledger("plugin")
 with ledger.recording():
     import spiral.nn.discovery

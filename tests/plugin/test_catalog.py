@@ -11,7 +11,8 @@ from itertools import permutations
 import pytest
 
 from spiral.errors import RegistryError
-from spiral.registry import Addition, Catalog, Ledger, Swap
+from spiral.ownership import Addition, Ledger, Swap
+from spiral.registry import Catalog
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))

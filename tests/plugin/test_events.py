@@ -18,6 +18,7 @@ import pytest
 
 import spiral as sp
 from spiral.errors import ArgumentError, RegistryError, SaveError
+from spiral.ownership import Ledger
 from spiral.plugin import events
 from spiral.plugin.bus import EventBus, JsonlSink, Recorder
 from spiral.plugin.events import (
@@ -31,7 +32,6 @@ from spiral.plugin.events import (
     TensorOp,
     near_built_in,
 )
-from spiral.registry import Ledger
 
 
 @pytest.fixture

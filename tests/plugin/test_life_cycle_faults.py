@@ -13,6 +13,7 @@ import pytest
 from registrations import world
 
 from spiral.errors import RegistryError
+from spiral.ownership import current_ledger
 from spiral.plugin import (
     Plugin,
     PluginCapability,
@@ -22,7 +23,7 @@ from spiral.plugin import (
     PluginRegistry,
     PluginUnloaded,
 )
-from spiral.registry import Catalog, current_ledger
+from spiral.registry import Catalog
 
 
 class Simple(Plugin):

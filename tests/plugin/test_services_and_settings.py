@@ -134,7 +134,7 @@ def test_a_key_that_yaml_reads_as_a_number_is_named(settings, environment, tmp_p
 
 
 def test_setting_a_plugins_value_from_outside_says_how(settings):
-    from spiral.registry import Ledger
+    from spiral.ownership import Ledger
 
     settings.set("a", "k", 1)
     with Ledger("a").recording(), pytest.raises(RegistryError, match=r"'a/k': was set by 'spiral'.*override"):

@@ -13,7 +13,7 @@ from tiny_run import tiny_config, trained, weights
 from spiral.cli.main import main
 from spiral.errors import ConfigError
 from spiral.named import from_text, written
-from spiral.registry import Ledger
+from spiral.ownership import Ledger
 from spiral.train import CALLBACKS, Callback, StepRecord, TrainConfig, Trainer, create_callback, load_config, prepare
 from spiral.train.checkpoint import load_checkpoint
 

@@ -11,7 +11,7 @@ from tiny_run import TEXT, files_of_last_checkpoint, tiny_config, trained
 import spiral as sp
 from spiral.errors import ConfigError, DataError
 from spiral.optim import OPTIMIZERS, AdamW
-from spiral.registry import Ledger
+from spiral.ownership import Ledger
 from spiral.text.sources import DATASETS
 from spiral.train import OptimConfig, TrainConfig, prepare
 from spiral.train.optimizers import configured_optimizer, decay_groups, optimizer_arguments

@@ -14,7 +14,8 @@ from spiral.nn.discovery.entry import RESERVED, Factory, ModuleEntry, ShapeRule,
 from spiral.nn.discovery.metadata import ModuleCategory, ModuleMetadata, Shape, is_module_class, module_type_of
 from spiral.nn.discovery.shapes import shape_after, shown
 from spiral.nn.module import Module
-from spiral.registry import Addition, Catalog, UnknownName, catalog, spirals_own
+from spiral.ownership import Addition, spirals_own
+from spiral.registry import Catalog, UnknownName, catalog
 from spiral.schema import Schema
 from spiral.shape_evaluation import shapes_only
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from spiral import __version__
 from spiral.errors import ArgumentError, RegistryError, received
+from spiral.ownership import noted
 from spiral.plugin.base import Plugin
 from spiral.plugin.events import Custom
 from spiral.plugin.sandbox import protocol
@@ -23,7 +24,6 @@ from spiral.plugin.sandbox.errors import PluginCallError, PluginNotRunning, Prot
 from spiral.plugin.sandbox.limits import Limits
 from spiral.plugin.sandbox.requests import HostRequests
 from spiral.plugin.sources import Source, file_source
-from spiral.registry import noted
 
 if TYPE_CHECKING:
     from spiral.plugin.context import PluginContext
