@@ -6,6 +6,7 @@ names. ``SPIRAL_PLUGINS=-bad`` leaves plugins out, ``SPIRAL_PLUGINS=+only`` leav
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import threading
@@ -74,17 +75,6 @@ def every_source() -> list[Source]:
     return sources
 
 
-def installed_sources() -> list[Source]:
-    """Every installed plugin that ``SPIRAL_PLUGINS`` does not leave out by name; nothing is imported.
-
-    Raises:
-        ArgumentError: ``SPIRAL_PLUGINS`` is malformed.
-        RegistryError: ``SPIRAL_PLUGIN_PATH`` names something that is not there.
-    """
-    choice = Choice.parse(os.environ.get(CHOICE_VARIABLE, ""))
-    return [s for s in every_source() if not choice.without.intersection([s.name])]
-
-
 def left_out(registry: PluginRegistry) -> list[Source]:
     """What is installed but neither loaded nor in quarantine: ``SPIRAL_PLUGINS`` leaves it out, or it was unloaded."""
     loaded = [registry.loaded(m.id).source for m in registry.list_plugins()]
@@ -102,7 +92,21 @@ def load_installed(registry: PluginRegistry) -> list[str]:
         ArgumentError: ``SPIRAL_PLUGINS`` is malformed.
         RegistryError: ``SPIRAL_PLUGIN_PATH`` names something that is not there.
     """
-    return _load(registry, installed_sources())
+    sources = every_source()
+    done = _load(registry, sources)
+    _tell_misspelt(registry, sources)
+    return done
+
+
+def _tell_misspelt(registry: PluginRegistry, sources: Iterable[Source]) -> None:
+    """Warns, once, of names in ``SPIRAL_PLUGINS`` that no installed plugin has: they change nothing."""
+    choice = Choice.parse(os.environ.get(CHOICE_VARIABLE, ""))
+    names = {s.name for s in sources} | registry.known_ids
+    for name in sorted((choice.only | choice.without) - names):
+        registry.known_ids.add(name)
+        near = difflib.get_close_matches(name, names, 3)
+        hint = f"similar: {', '.join(near)}" if near else "`spiral plugin list` shows what is there"
+        _log.warning("%s: no installed plugin is called %s; %s.", CHOICE_VARIABLE, name, hint)
 
 
 def load_bundled(registry: PluginRegistry) -> list[str]:
@@ -137,6 +141,7 @@ def _arrivals(registry: PluginRegistry, sources: Iterable[Source]) -> list[Arriv
         except PluginError as error:
             _set_aside(registry, source, error)
             continue
+        registry.known_ids.add(arrival.metadata.id)
         if choice.allows(source.name, arrival.metadata.id):
             arrivals.append(arrival)
         else:

@@ -89,6 +89,7 @@ class PluginRegistry:
         self._initialized = False
         self.quarantine: Catalog[Quarantined] = quarantine
         self.known_sources: set[str] = set()  # origins that `initialize_all` has dealt with
+        self.known_ids: set[str] = set()  # of installed plugins that it has seen, wanted or not
 
     @classmethod
     def _global(cls) -> PluginRegistry:
@@ -476,6 +477,7 @@ class PluginRegistry:
         with self._lock:
             self._initialized = False
             self.known_sources.clear()
+            self.known_ids.clear()
         for name in list(self.quarantine):
             self.quarantine.remove(name)
         if self is _global:
