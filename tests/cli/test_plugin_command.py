@@ -180,7 +180,7 @@ PROBLEMS = {
     "on_load raises": ({"on_load": "{}['x']"}, "load", "KeyError"),
     "it ends the process": ({"on_load": "os._exit(0)"}, "load", "ended the process, with status 0"),
     "it crashes": ({"on_load": "os.abort()"}, "load", "SIGABRT"),
-    "it asks to exit": ({"at_import": "raise SystemExit(3)"}, "import", "with status 3"),
+    "it asks to exit": ({"at_import": "raise SystemExit(3)"}, "import", "SystemExit: 3"),
     "a registration behind its back": (
         {"on_load": "from spiral.optim.catalog import OPTIMIZERS as o; import contextvars; "
                     "contextvars.Context().run(o.add, 'stray', optim.SGD)"},

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run(**environment: str) -> str:
     command = [sys.executable, str(ROOT / "examples" / "ecosystem_integration_demo.py")]
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "SPIRAL_PLUGINS": "+none", **environment}
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "SPIRAL_PLUGINS": "+early_stopping", **environment}
     done = subprocess.run(command, env=variables, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     return done.stdout

@@ -51,7 +51,7 @@ def registry():
 
 # ---------------------------------------------------------------- core systems
 def test_core_system_1_plugin_system(monkeypatch):
-    monkeypatch.setenv("SPIRAL_PLUGINS", "+none")
+    monkeypatch.setenv("SPIRAL_PLUGINS", "+early_stopping")
 
     class MyPlugin(Simple):
         pass
