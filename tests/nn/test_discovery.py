@@ -304,3 +304,17 @@ def test_a_module_that_looks_at_values_needs_a_rule(registry):
         registry.output_shape("trimmed", {}, (4,))
     registry.replace(Trimmed, output_shape=lambda config, shape: (2, *shape[1:]))
     assert registry.output_shape("trimmed", {}, (4, 3)) == (2, 3)
+
+
+def test_a_factory_gets_the_defaults_that_its_metadata_declares():
+    registry = ModuleDiscoveryRegistry(builtins=False)
+    seen = []
+
+    def factory(config):
+        seen.append(dict(config))
+        return nn.Linear(config["size"], config["size"])
+
+    registry.register(ModuleMetadata("square", parameters={"size": 16, "scale": 1.5}), factory)
+    registry.create("square", {})
+    registry.create("square", {"size": "8"})
+    assert seen == [{"size": 16, "scale": 1.5}, {"size": 8, "scale": 1.5}]

@@ -72,7 +72,7 @@ class ModuleEntry:
         settings = self.metadata.parameters.parse(config)
         by_name = self._given is None or is_module_class(self.factory)
         try:
-            made = self.factory(**settings) if by_name else self.factory(settings)
+            made = self.factory(**settings) if by_name else self.factory(self._complete(settings))
         except ArgumentError as error:
             raise ConfigError(f"{name}: {error}") from error
         except (ValueError, TypeError, AssertionError) as error:  # a foreign constructor's way to refuse a setting
@@ -80,6 +80,11 @@ class ModuleEntry:
         if not isinstance(made, Module):
             raise RegistryError(f"module {name!r}: its factory must give a Module; it gave {kind_of(made)}.")
         return made
+
+    def _complete(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """With the declared defaults: a function of settings, unlike a constructor, has none of its own."""
+        declared = self.metadata.parameters.values()
+        return {**{f.name: f.default for f in declared if not f.required}, **settings}
 
     def __repr__(self) -> str:
         return f"<module {self.metadata.module_type} by {getattr(self.factory, '__qualname__', self.factory)}>"
