@@ -1,7 +1,7 @@
 """Loads the plugins that are installed, and those at a path; sets aside what cannot be loaded.
 
 Installed are the bundled ones, the entry points of the group ``spiral.plugins``, and what ``SPIRAL_PLUGIN_PATH``
-names. ``SPIRAL_PLUGINS=-bad`` leaves plugins out, ``SPIRAL_PLUGINS=+only`` leaves out all others.
+names. ``SPIRAL_PLUGINS=-bad`` leaves plugins out, ``SPIRAL_PLUGINS=+only`` leaves out all others, ``+none`` all.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from spiral.plugin.sources import Source, bundled_sources, entry_point_sources, 
 _log = logging.getLogger("spiral")
 PATH_VARIABLE = "SPIRAL_PLUGIN_PATH"
 CHOICE_VARIABLE = "SPIRAL_PLUGINS"
+NONE = "none"
+"""``SPIRAL_PLUGINS=+none`` leaves out everything."""
 _one_at_a_time = threading.RLock()  # who comes second finds everything loaded; a plugin may load others
 
 
@@ -102,7 +104,7 @@ def _tell_misspelt(registry: PluginRegistry, sources: Iterable[Source]) -> None:
     """Warns, once, of names in ``SPIRAL_PLUGINS`` that no installed plugin has: they change nothing."""
     choice = Choice.parse(os.environ.get(CHOICE_VARIABLE, ""))
     names = {s.name for s in sources} | registry.known_ids
-    for name in sorted((choice.only | choice.without) - names):
+    for name in sorted((choice.only | choice.without) - names - {NONE}):
         registry.known_ids.add(name)
         near = difflib.get_close_matches(name, names, 3)
         hint = f"similar: {', '.join(near)}" if near else "`spiral plugin list` shows what is there"
@@ -146,6 +148,7 @@ def _arrivals(registry: PluginRegistry, sources: Iterable[Source]) -> list[Arriv
             arrivals.append(arrival)
         else:
             arrival.put_back()
+            registry.known_sources.discard(source.origin)  # another choice may want it
     return arrivals
 
 
