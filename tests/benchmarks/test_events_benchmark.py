@@ -30,6 +30,7 @@ def test_a_checkout_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_publishing_to_ten_listeners_costs_no_multiple_of_ten_calls() -> None:
-    """The bar is 3; measured are 1.6 to 1.9. What is noticed here is a lock, or a search per listener."""
-    for result in publishing(repeats=15, seconds=0.002):
-        assert result["ratio"] < 4.5, result
+    """The bar is 3; measured are 1.6 to 1.9. The best of a few tries, as other processes only ever add to a ratio."""
+    tries = [{r["what"]: r["ratio"] for r in publishing(repeats=15, seconds=0.002)} for _ in range(4)]
+    best = {what: min(t[what] for t in tries) for what in tries[0]}
+    assert max(best.values()) < 3.0, best
