@@ -141,6 +141,7 @@ def _arrivals(registry: PluginRegistry, sources: Iterable[Source]) -> list[Arriv
             arrivals.append(arrival)
         else:
             arrival.put_back()
+            registry.known_sources.discard(source.origin)  # the next call may choose otherwise
     return arrivals
 
 
