@@ -100,6 +100,21 @@ def test_a_plugin_of_the_search_path_that_was_loaded_by_hand_is_no_fault(tmp_pat
     )
 
 
+def test_a_plugin_that_was_left_out_loads_when_it_is_wanted(tmp_path):
+    install(tmp_path, "wanted", PLUGIN.format(id="wanted", on_load="pass"), plugins="wanted = wanted:It")
+    run(
+        tmp_path,
+        """
+        import os
+        from spiral.plugin import init_plugin_system
+        assert init_plugin_system().get("wanted") is None
+        del os.environ["SPIRAL_PLUGINS"]
+        assert init_plugin_system().get("wanted") is not None
+        """,
+        SPIRAL_PLUGINS="+other",
+    )
+
+
 OP = """
 from spiral.backend import Spec
 from spiral.op import op
