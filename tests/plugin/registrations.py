@@ -84,7 +84,7 @@ REGISTRATIONS: dict[str, Any] = {
     "op": lambda ctx, n: ctx.register_op(f"triple_{n}(x) -> y", TripleDeclaration),
     "kernel": lambda ctx, n: ctx.register_kernel("numpy", Kernel("add", lambda x, y: x + y, ANY, allocates=True)),
     "backend": lambda ctx, n: ctx.register_backend(OneKernelBackend(f"backend-{n}")),
-    # MOD
+    "module": lambda ctx, n: ctx.register_module(Scaled, name=f"scaled_{n}"),
     "optimizer": lambda ctx, n: ctx.register_optimizer(f"optimizer-{n}", optim.SGD),
     "loss": lambda ctx, n: ctx.register_loss(f"loss-{n}", nn.functional.mse_loss),
     "dataset": lambda ctx, n: ctx.register_dataset(f"dataset-{n}", lambda: "text"),
@@ -104,8 +104,6 @@ def register_everything(ctx: PluginContext, number: str = "x") -> None:
 def world(registry: PluginRegistry) -> dict[str, Any]:
     """What is registered where, to be compared."""
     for kind in HOMES:
-        if kind == "module":
-            continue
         complete_catalog(kind)
     return {
         "catalogs": snapshot(),
