@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -244,6 +245,10 @@ def _accumulate(store: dict[tuple[int, int], Any], key: tuple[int, int], g: Any)
 
 # leaves are shared by threads that train together; a read, an addition and a write must not interleave
 _leaf_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child would find it taken for ever by a thread that it does not have
+    os.register_at_fork(
+        before=_leaf_lock.acquire, after_in_parent=_leaf_lock.release, after_in_child=_leaf_lock.release
+    )
 
 
 def run_backward(

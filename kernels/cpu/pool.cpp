@@ -2,6 +2,8 @@
 // without the GIL; the lock is held for a handful of instructions.
 #include "pool.h"
 
+#include <pthread.h>
+
 #include <atomic>
 #include <cstdlib>
 #include <vector>
@@ -24,6 +26,14 @@ struct SpinLock {
 };
 
 std::atomic_flag lock_flag = ATOMIC_FLAG_INIT;
+// A fork waits for the lock: a child would find it taken for ever by a thread that it does not have.
+void take_lock() {
+  while (lock_flag.test_and_set(std::memory_order_acquire)) {
+  }
+}
+void give_lock() { lock_flag.clear(std::memory_order_release); }
+const int at_fork = pthread_atfork(take_lock, give_lock, give_lock);
+
 std::vector<void*>* free_lists = new std::vector<void*>[CLASSES];
 PoolStats stats{0, 0, 0, 4ull << 30, 0, 0};
 
@@ -102,6 +112,7 @@ PoolStats pool_stats() {
 }
 
 void pool_reset_peak() {
+  (void)at_fork;
   SpinLock hold(lock_flag);
   stats.peak = stats.live;
 }

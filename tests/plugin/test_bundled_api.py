@@ -79,7 +79,9 @@ def test_each_explains_every_option_of_what_it_brings(name):
             made()  # every option has a default
             for option in inspect.signature(made).parameters.values():
                 assert option.annotation is not inspect.Parameter.empty, f"{each}: {option.name} has no type"
-                assert f"\n        {option.name}: " in made.__doc__, f"{each}: {option.name} is not explained"
+                assert f"\n    {option.name}: " in inspect.cleandoc(made.__doc__), (
+                    f"{each}: {option.name} is not explained"
+                )
 
 
 def test_loading_all_of_them_imports_nothing_heavy_and_starts_nothing():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -243,7 +244,9 @@ def _fixed(index: Index, entries: Sequence[Entry], contents: Contents) -> dict[s
 def _constraints(index: Index, fixed: Mapping[str, str]) -> str:
     """The same for pip, which also meets requirements of requirements; what is not chosen has no version at all."""
     ours = {canonical(e.distribution) for e in index.entries()} | {"spiral"}
-    absent = [f"{name}===only-from-the-marketplace\n" for name in sorted(ours - set(fixed))]
+    # a version that nobody has or could guess; one that pip before 24.3 reads without falling over
+    nowhere = f"0+only.from.the.marketplace.{secrets.token_hex(8)}"
+    absent = [f"{name}==={nowhere}\n" for name in sorted(ours - set(fixed))]
     return "".join([f"{name}=={version}\n" for name, version in sorted(fixed.items())] + absent)
 
 
