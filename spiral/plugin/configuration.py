@@ -16,6 +16,7 @@ from typing import Any
 
 from spiral.errors import ConfigError, RegistryError, received
 from spiral.ownership import Addition
+from spiral.plain_files import parse_yaml
 from spiral.registry import Catalog
 
 FILE_VARIABLE = "SPIRAL_PLUGIN_CONFIG"
@@ -109,7 +110,7 @@ class Configuration:
         if variable in self._environment:
             self._refuse_ambiguity(variable, plugin_id, key)
             text = self._environment[variable]
-            return (text if own is not None and isinstance(own.value, str) else _parsed(variable, text)), variable
+            return (text if own is not None and isinstance(own.value, str) else parse_yaml(text, variable)), variable
         path = self._environment.get(FILE_VARIABLE)
         if path:
             in_file = self._read(path).get(plugin_id, {})
@@ -146,15 +147,13 @@ class Configuration:
 
     def _read(self, path: str) -> dict[str, dict[str, Any]]:
         """The overrides of a file, read again when it has changed."""
-        import yaml
-
         try:
             found = os.stat(path)
             stamp = (path, found.st_mtime_ns, found.st_size)
             if self._file is None or self._file[0] != stamp:
-                content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+                content = parse_yaml(Path(path).read_text(encoding="utf-8"), f"{FILE_VARIABLE}={path}") or {}
                 self._file = (stamp, _checked(path, content))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError) as error:
             text = " ".join(str(error).split())
             raise ConfigError(f"{FILE_VARIABLE}={path}: cannot be read: {text}.") from error
         return self._file[1]
@@ -180,15 +179,6 @@ def variable_of(plugin_id: str, key: str) -> str:
     """
     parts = (re.sub(r"[^A-Za-z0-9]", "_", part).upper() for part in (plugin_id, key))
     return "SPIRAL_CONFIG__" + "__".join(parts)
-
-
-def _parsed(variable: str, text: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{variable}: expected a YAML value; received {received(text)}.") from error
 
 
 def _checked(path: str, content: Any) -> dict[str, dict[str, Any]]:

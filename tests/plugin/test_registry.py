@@ -428,7 +428,7 @@ def test_a_setting_set_a_million_times_is_one_addition(registry):
     assert len(registry.loaded("a").ledger.additions()) == 2  # the plugin itself and the setting
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "a: 3", "a: {", "\x00"])
+@pytest.mark.parametrize("text", ["[1, 2]", "a: 3", "a: {", "\x00", "a: {x: 1, x: 2}"])
 def test_a_damaged_settings_file_is_named(registry, monkeypatch, tmp_path, text):
     (tmp_path / "plugins.yaml").write_text(text)
     monkeypatch.setenv("SPIRAL_PLUGIN_CONFIG", str(tmp_path / "plugins.yaml"))
