@@ -32,6 +32,14 @@ class CapabilityError(SpiralError, RuntimeError):
     """No backend can run an op; the message lists every candidate with its reason."""
 
 
+class OutOfMemoryError(SpiralError, MemoryError):
+    """A device has no memory left for an allocation; the message lists the largest tensors alive."""
+
+
+class KernelError(SpiralError, RuntimeError):
+    """A kernel could not be compiled, loaded or launched; the message holds what the compiler or driver said."""
+
+
 class NoValueError(SpiralError, RuntimeError):
     """A value was asked for where only shapes and dtypes are known; see `spiral.eval_shape`."""
 

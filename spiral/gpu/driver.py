@@ -1,0 +1,110 @@
+"""The seam under the CUDA and Triton backends: what they need of a device, and nothing else.
+
+CuPy implements it (`spiral.gpu.cupy_driver`), PyTorch's allocator where CuPy is missing
+(`spiral.gpu.torch_driver`), and for tests a runner that compiles CUDA C for the processor
+(`spiral.testing.cuda_on_cpu`) or records launches. Both backends launch through one driver: one allocator,
+one stream, one graph.
+
+There is one driver object per device. It is also the `spiral.backend.Memory` of the tensors that live there,
+so a kernel finds it as ``array.memory``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from spiral.device_array import Block
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a device says of itself.
+
+    Attributes:
+        name: as its maker calls it.
+        cc: compute capability times ten: 90 for sm_90; 0 for the processor that stands in for a device.
+        multiprocessors: how many blocks run at a time, at least.
+        shared_memory: bytes of shared memory that a block may ask for.
+        memory: bytes of device memory.
+        driver: what runs it, with versions.
+    """
+
+    name: str
+    cc: int
+    multiprocessors: int
+    shared_memory: int
+    memory: int
+    driver: str
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CudaSource:
+    """A CUDA C++ file of ``kernels/cuda`` with the kernels that are wanted of it.
+
+    Attributes:
+        file: its name, such as ``norm.cu``.
+        names: name expressions of its templates, such as ``spiral::rms_norm<float>``; all that the backend ever asks
+            of the file, so that a driver may compile them at once or one by one.
+    """
+
+    file: str
+    names: tuple[str, ...]
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """A device. Everything is ordered on its one stream; nothing waits but `read` and `synchronize`."""
+
+    facts: Facts
+    synchronizations: int
+    """How often the host has waited for the device."""
+    functions: dict[Any, Any]
+    """Handles that launchers keep here, by whatever identifies their kernel."""
+
+    def allocate(self, nbytes: int) -> Block:
+        """Memory of at least ``nbytes`` bytes, aligned to 256, returned when the block dies; contents undefined.
+
+        Raises:
+            spiral.errors.OutOfMemoryError: there is no more.
+        """
+
+    def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
+        """Copies a C-contiguous host array to the device; the array may be reused at once."""
+
+    def read(self, address: int, array: np.ndarray[Any, Any]) -> None:
+        """Copies device memory into a C-contiguous host array, and waits for it."""
+
+    def copy(self, to: int, source: int, nbytes: int) -> None:
+        """Copies within the device."""
+
+    def fill(self, address: int, byte: int, nbytes: int) -> None:
+        """Sets every byte."""
+
+    def compile(self, source: CudaSource, name: str) -> int:
+        """The handle of one kernel of a CUDA C++ file; may compile all of ``source.names``.
+
+        Raises:
+            spiral.errors.KernelError: the compiler refuses it; the message holds the log.
+        """
+
+    def load(self, image: bytes, name: str, shared: int) -> int:
+        """The handle of a kernel of a compiled image (cubin); ``shared``: bytes of shared memory a block asks for."""
+
+    def launch(self, function: int, grid: Sequence[int], block: Sequence[int], shared: int, params: int) -> None:
+        """Enqueues a kernel.
+
+        Args:
+            function: handle from `compile` or `load`.
+            grid: three numbers of blocks.
+            block: three numbers of threads.
+            shared: bytes of dynamic shared memory.
+            params: address of an array of pointers, one to each parameter's value (as for ``cuLaunchKernel``).
+        """
+
+    def synchronize(self) -> None:
+        """Waits until everything enqueued is done."""
