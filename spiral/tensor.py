@@ -20,7 +20,7 @@ from spiral.device import Device, as_device, cpu
 from spiral.dtype import ALL, DType, as_dtype, bool_, float64, int64
 from spiral.errors import ArgumentError, AutogradError, DeviceError, DTypeError, IndexingError, ShapeError
 from spiral.op import OPS, F
-from spiral.placement import copied, host_copy
+from spiral.placement import copied, host_copy, to_host
 from spiral.storage import copy_array, owns
 from spiral.tensor_core import DTYPE_MASK, TensorCore, make_key, set_tensor_type, wrap
 from spiral.transfer import transfer
@@ -529,7 +529,7 @@ def _index(i: Any) -> Any:
     if isinstance(i, TensorCore):
         if i.dtype.kind == "float":
             raise DTypeError(f"index: expected integers or booleans; received {i.dtype.name}.")
-        return i._a.item() if i.ndim == 0 and i.dtype is not bool_ else host_copy(i)
+        return i._a.item() if i.ndim == 0 and i.dtype is not bool_ else to_host(i._a, i.device)
     if isinstance(i, list):
         return np.asarray(i, np.int64) if not i else np.asarray(i)
     return i
