@@ -22,7 +22,11 @@ class CudaBackend:
     priority = 10
 
     def probe(self) -> list[DeviceInfo] | Unavailable:
-        return device_infos()
+        found = device_infos()
+        if not isinstance(found, Unavailable) and not all(d.facts["compiler"] for d in found):
+            driver = found[0].facts["driver"]
+            return Unavailable(f"{driver} has no compiler for CUDA C++", "pip install cupy-cuda12x, or cupy-cuda13x")
+        return found
 
     def kernels(self) -> Iterable[Kernel]:
         for family in FAMILIES:

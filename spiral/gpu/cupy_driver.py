@@ -38,7 +38,7 @@ def find() -> list[Driver] | Unavailable:
             f"CuPy {cupy.__version__} finds no usable device: {error}",
             "run nvidia-smi; install a newer driver or the CuPy of the driver's CUDA version",
         )
-    return [CupyDriver(i) for i in range(count)]
+    return [CupyDriver(i, count > 1) for i in range(count)]
 
 
 class CupyDriver:
@@ -47,13 +47,14 @@ class CupyDriver:
     Everything runs on one stream of its own, which does not wait for the default stream, so that it can be captured.
     """
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, many: bool) -> None:
         import cupy
         from cupy_backends.cuda.api import driver, runtime
+        from cupy_backends.cuda.libs import nvrtc
 
         self._cupy, self._runtime, self._driver = cupy, runtime, driver
         self._device = cupy.cuda.Device(index)
-        self.index = index
+        self.index, self._many = index, many
         with self._device:
             self.stream = cupy.cuda.Stream(non_blocking=True)
             self._pool = cupy.cuda.MemoryPool()
@@ -70,6 +71,7 @@ class CupyDriver:
             shared_memory=properties["sharedMemPerBlockOptin"],
             memory=properties["totalGlobalMem"],
             driver=f"CuPy {cupy.__version__}, driver for CUDA {version // 1000}.{version % 1000 // 10}",
+            compiler="NVRTC {}.{}".format(*nvrtc.getVersion()),
             more={"l2": properties["l2CacheSize"]},
         )
 
@@ -132,6 +134,8 @@ class CupyDriver:
 
     def launch(self, function: int, grid: Sequence[int], block: Sequence[int], shared: int, params: int) -> None:
         """See `spiral.gpu.Driver`."""
+        if self._many:
+            self._runtime.setDevice(self.index)
         self._driver.launchKernel(function, *grid, *block, shared, self._stream, params, 0)
 
     def synchronize(self) -> None:

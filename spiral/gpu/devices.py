@@ -86,7 +86,8 @@ def _infos() -> list[DeviceInfo] | Unavailable:
         DeviceInfo(
             "cuda", i, d.facts.name,
             {"cc": d.facts.cc, "shared_memory": d.facts.shared_memory, "multiprocessors": d.facts.multiprocessors,
-             "memory": d.facts.memory, "driver": d.facts.driver, **d.facts.more},
+             "memory": d.facts.memory, "driver": d.facts.driver,
+             "compiler": d.facts.compiler, **d.facts.more},
             GpuMemory(d),
         )
         for i, d in enumerate(found)
