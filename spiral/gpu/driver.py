@@ -31,6 +31,7 @@ class Facts:
         shared_memory: bytes of shared memory that a block may ask for.
         memory: bytes of device memory.
         driver: what runs it, with versions.
+        compiler: what compiles CUDA C++ for it; empty: nothing does.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Facts:
     shared_memory: int
     memory: int
     driver: str
+    compiler: str = ""
     more: dict[str, Any] = field(default_factory=dict)
 
 
