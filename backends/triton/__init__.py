@@ -1,7 +1,7 @@
 """The Triton backend: Triton compiles, `spiral.gpu` loads and launches, on the device layer of the CUDA backend.
 
-``kernels/triton/<family>.py`` holds the kernels of a family of ops, ``backends/triton/<family>.py`` their launchers with
-a function ``kernels()``. Nothing here imports Triton before a probe has found a device for it.
+``kernels/triton/<family>.py`` holds the kernels of a family of ops, ``backends/triton/<family>.py`` their launchers
+with a function ``kernels()``. Nothing here imports Triton before a probe has found a device for it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import importlib.util
 import pkgutil
 from collections.abc import Iterable, Iterator
 from types import ModuleType
-from typing import Any
 
 import spiral.gpu
-from spiral.backend import DeviceInfo, Kernel, Spec, Unavailable
-from spiral.device_array import DeviceArray
+from spiral.backend import DeviceInfo, Kernel, Unavailable
 
 
 def families() -> Iterator[ModuleType]:
@@ -31,9 +29,6 @@ class TritonBackend:
     name = "triton"
     device_type = "cuda"
     priority = 5
-
-    def __init__(self) -> None:
-        self._drivers: list[spiral.gpu.Driver] = []
 
     def probe(self) -> list[DeviceInfo] | Unavailable:
         """The GPUs, where Triton is installed in a version that was tried."""
@@ -60,20 +55,11 @@ class TritonBackend:
             if interpreted:
                 return Unavailable(f"TRITON_INTERPRET is set, and {there} is no host memory", "unset TRITON_INTERPRET")
             return Unavailable(f"{there} runs compiled kernels of CUDA C++ only", "set TRITON_INTERPRET=1")
-        self._drivers = usable
-        return [
-            DeviceInfo("cuda", i, d.facts.name, {"cc": d.facts.cc, "driver": d.facts.driver})
-            for i, d in enumerate(drivers)
-            if d in usable
-        ]
+        return spiral.gpu.device_infos()
 
     def kernels(self) -> Iterable[Kernel]:
         """The kernels of every family."""
         return [kernel for family in families() for kernel in family.kernels()]
-
-    def allocate(self, spec: Spec) -> Any:
-        """A buffer on the first device."""
-        return DeviceArray.of_spec(self._drivers[0], spec)
 
 
 backend = TritonBackend()

@@ -146,7 +146,6 @@ class CupyDriver:
         self.synchronizations += 1
         self.stream.synchronize()
 
-
     def event(self) -> Any:
         """See `spiral.gpu.Driver`."""
         event = self._cupy.cuda.Event()

@@ -14,8 +14,8 @@ class Params:
     """Packs the parameters of one kernel.
 
     Args:
-        formats: a format of the `struct` module per parameter, such as ``P`` (an address), ``i``, ``q``, ``f``, ``d``, or
-            ``8q8q`` for a structure passed by value.
+        formats: a format of the `struct` module per parameter, such as ``P`` (an address), ``i``, ``q``, ``f``, ``d``,
+            or ``8q8q`` for a structure passed by value.
 
     The values are written into memory of the calling thread, which the driver has read when a launch returns.
     """

@@ -87,7 +87,7 @@ class CudaOnCpu:
             raise KernelError(reason)
         self.facts = Facts(
             name="CUDA on the processor", cc=90, multiprocessors=1, shared_memory=SHARED_MEMORY, memory=memory,
-            driver=f"g++ ({platform.machine()})", more={"on_processor": True},
+            driver=f"g++ ({platform.machine()})", compiler="g++", more={"on_processor": True},
         )  # fmt: skip
         self.synchronizations = 0
         self.functions: dict[Any, Any] = {}
