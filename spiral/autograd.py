@@ -23,6 +23,7 @@ import numpy as np
 from spiral.dtype import ALL
 from spiral.errors import ArgumentError, AutogradError, DTypeError, ShapeError
 from spiral.op import F, Op
+from spiral.placement import filled
 from spiral.storage import native, stamp_of
 from spiral.tensor_core import DTYPE_MASK, TensorCore, wrap
 
@@ -389,7 +390,7 @@ def _seed(root: Any, gradient: Any) -> Any:
         raise AutogradError(
             f"backward: a tensor of shape {root.shape} needs an explicit gradient; reduce it to a scalar first."
         )
-    return wrap(np.ones(root.shape, root.dtype.numpy), root._key)
+    return filled(root.shape, 1, root._key)
 
 
 def backward(root: Any, gradient: Any = None, *, create_graph: bool = False) -> None:
@@ -429,7 +430,7 @@ def grad_of(
     out = []
     for x in inputs:
         g = found.get((id(x._node), x._index))
-        out.append(wrap(np.zeros(x.shape, x.dtype.numpy), x._key) if g is None else _alone(g))
+        out.append(filled(x.shape, 0, x._key) if g is None else _alone(g))
     return out
 
 
@@ -481,7 +482,7 @@ def value_and_grad(
                 raise AutogradError(f"grad: the function must return a tensor; received {type(value).__name__}.")
             graph = recording and _depends_on_others(value, leaves)
             if value._node is None:
-                found = [wrap(np.zeros(t.shape, t.dtype.numpy), t._key) for t in leaves]
+                found = [filled(t.shape, 0, t._key) for t in leaves]
             else:
                 found = grad_of([value], leaves, create_graph=graph)
         finally:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from spiral.dtype import ALL, FLOATS, DType, float32
 
 
@@ -57,7 +59,8 @@ class Cap:
         dtypes: dtypes that its floating tensor inputs may have.
         integers: dtypes that its integer tensor inputs (indices, targets) may have.
         scalars: Python numbers may stand where a tensor is expected.
-        cc: inclusive range of compute capabilities, or None where that means nothing.
+        cc: inclusive range of compute capabilities times ten (sm_80 is 80), or None where that means nothing.
+        shared: bytes of shared memory that a block needs.
         where: a guard on the call, ``guard(*inputs, *attrs) -> bool``, for what depends on shapes or
             attributes; with it goes ``where_text``, the reason shown when it says no.
         deterministic: same inputs, same bits.
@@ -69,6 +72,7 @@ class Cap:
     integers: tuple[DType, ...] = ()
     scalars: bool = False
     cc: tuple[int, int] | None = None
+    shared: int = 0
     where: Callable[..., bool] | None = None
     where_text: str = ""
     deterministic: bool = True
@@ -104,14 +108,45 @@ class Unavailable:
     remedy: str = ""
 
 
+@runtime_checkable
+class Memory(Protocol):
+    """The memory of a device that is not the CPU, in terms of the buffers that tensors there hold.
+
+    Attributes:
+        unified: the host reads and writes the memory too, and buffers are NumPy arrays over it. Then every op that the
+            device has no kernel for runs on the host, in place of nothing; else buffers are
+            `spiral.device_array.DeviceArray`.
+    """
+
+    unified: bool
+
+    def empty(self, spec: Spec) -> Any:
+        """A buffer of a tensor's shape and dtype, contents undefined."""
+
+    def from_host(self, array: np.ndarray[Any, Any]) -> Any:
+        """A buffer with the values of a NumPy array."""
+
+    def to_host(self, buffer: Any) -> np.ndarray[Any, Any]:
+        """A NumPy array of its own with the values of a buffer; waits for the device."""
+
+
 @dataclass(frozen=True)
 class DeviceInfo:
-    """A device that a backend has found."""
+    """A device that a backend has found.
+
+    Attributes:
+        type: ``"cpu"``, ``"cuda"``, …
+        index: number among the devices of that type.
+        name: what its maker calls it.
+        facts: what `spiral doctor` shows; ``cc`` is its compute capability times ten, where it has one.
+        memory: where its tensors live; None for the CPU. Backends of one device give one object.
+    """
 
     type: str
     index: int = 0
     name: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    memory: Memory | None = None
 
 
 @runtime_checkable
@@ -128,13 +163,16 @@ class Backend(Protocol):
     def kernels(self) -> Iterable[Kernel]:
         """Its kernels. Called once, after a successful probe."""
 
-    def allocate(self, spec: Spec) -> Any:
-        """A buffer for a tensor, contents undefined."""
 
-
-def static_reason(kernel: Kernel, dtypes: Iterable[DType], has_scalar: bool, deterministic: bool) -> str | None:
-    """Why a kernel cannot run for these input dtypes, whatever their shapes; None when it can."""
+def static_reason(
+    kernel: Kernel, dtypes: Iterable[DType], has_scalar: bool, deterministic: bool, facts: Mapping[str, Any]
+) -> str | None:
+    """Why a kernel cannot run on a device for these input dtypes, whatever their shapes; None when it can."""
     cap = kernel.cap
+    if cap.cc is not None and not cap.cc[0] <= facts.get("cc", 0) <= cap.cc[1]:
+        return f"needs compute capability {_cc(cap.cc[0])} to {_cc(cap.cc[1])}; this device has {_cc(facts.get('cc', 0))}"
+    if cap.shared > facts.get("shared_memory", 0) and cap.shared:
+        return f"needs {cap.shared} bytes of shared memory; a block here has {facts.get('shared_memory', 0)}"
     for d in dtypes:
         allowed = cap.dtypes if d.kind == "float" else cap.integers
         if d not in allowed:
@@ -145,6 +183,10 @@ def static_reason(kernel: Kernel, dtypes: Iterable[DType], has_scalar: bool, det
     if deterministic and not cap.deterministic:
         return "is not deterministic"
     return None
+
+
+def _cc(number: int) -> str:
+    return f"{number // 10}.{number % 10}"
 
 
 @runtime_checkable

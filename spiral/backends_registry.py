@@ -66,7 +66,7 @@ def register_backend(backend: Backend) -> Entry:
         RegistryError: the name is taken, or the object lacks a part of the contract.
     """
     if not isinstance(backend, Backend):
-        wanted = "name, device_type, priority, probe, kernels, allocate"
+        wanted = "name, device_type, priority, probe, kernels"
         raise RegistryError(f"backend: {backend!r} lacks a part of the contract ({wanted}).")
     if backend.name in BACKENDS:
         raise RegistryError(f"backend: {backend.name!r} is registered already; unregister it first.")
@@ -84,7 +84,7 @@ def register_backend(backend: Backend) -> Entry:
             entry.kernels.setdefault(k.op, []).append(k)
     BACKENDS.add(backend.name, entry)
     for d in entry.devices:  # last: a device stays known, for tensors may live there
-        device.add_device(d.type, d.index)
+        device.add_device(d.type, d.index, d.memory, d.facts)
     return entry
 
 
@@ -132,6 +132,9 @@ def _load() -> None:
         finally:
             _loading = False
             _loaded = True
+
+
+device.look_with(_load)
 
 
 def load_again() -> None:

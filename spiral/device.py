@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from spiral.errors import DeviceError
@@ -14,14 +15,18 @@ class Device:
         type: ``"cpu"``, ``"cuda"``, …
         index: number among the devices of that type.
         code: small integer used in dispatch keys.
+        memory: the `spiral.backend.Memory` of a device other than the CPU.
+        facts: what its backends say of it.
     """
 
-    __slots__ = ("code", "index", "type")
+    __slots__ = ("code", "facts", "index", "memory", "type")
 
     def __init__(self, type: str, index: int, code: int) -> None:
         self.type = type
         self.index = index
         self.code = code
+        self.memory: Any = None
+        self.facts: dict[str, Any] = {}
 
     def __str__(self) -> str:
         return self.type if self.type in ("cpu", "meta") else f"{self.type}:{self.index}"
@@ -39,14 +44,29 @@ meta: Final = Device("meta", 0, 1)
 _DEVICES: list[Device] = [cpu, meta]
 
 
-def add_device(type: str, index: int) -> Device:
-    """Registers a device that a backend has found; returns the existing object for a known one."""
-    for d in _DEVICES:
-        if d.type == type and d.index == index:
-            return d
-    device = Device(type, index, len(_DEVICES))
-    _DEVICES.append(device)
+def add_device(type: str, index: int, memory: Any = None, facts: Mapping[str, Any] | None = None) -> Device:
+    """Registers a device that a backend has found; a known one keeps its object and learns what is new."""
+    device = next((d for d in _DEVICES if d.type == type and d.index == index), None)
+    if device is None:
+        device = Device(type, index, len(_DEVICES))
+        _DEVICES.append(device)
+    if memory is not None:
+        device.memory = memory
+    device.facts.update(facts or {})
     return device
+
+
+def _nothing() -> None:
+    """Before the backends' registry is there, there is nothing to look for."""
+
+
+_look: Callable[[], None] = _nothing
+
+
+def look_with(look: Callable[[], None]) -> None:
+    """Sets what finds the backends, whose devices are known from then on."""
+    global _look
+    _look = look
 
 
 def known_devices() -> tuple[Device, ...]:
@@ -70,6 +90,8 @@ def as_device(x: Any) -> Device:
         return cpu
     if isinstance(x, str):
         type, _, index = x.partition(":")
+        if type != "cpu":
+            _look()
         for d in known_devices():
             if d.type == type and str(d.index) == (index or "0"):
                 return d

@@ -20,7 +20,8 @@ import numpy as np
 
 from spiral import autograd, backends_registry, observation
 from spiral.backend import Kernel, Spec, static_reason
-from spiral.device import Device, by_code
+from spiral.borrowed import kernels_of_core
+from spiral.device import Device, by_code, cpu
 from spiral.dtype import ALL
 from spiral.errors import (
     ArgumentError,
@@ -110,10 +111,13 @@ for _kind in ("backend", "kernel", "op"):
 class Entry:
     """A bound choice: what to call for one dispatch key."""
 
-    __slots__ = ("allocates", "backend", "fn", "guard", "kernel", "next", "out_keys", "specs")
+    __slots__ = ("allocates", "backend", "empty", "fn", "guard", "kernel", "next", "out_keys", "specs")
 
-    def __init__(self, backend: str, kernel: Kernel | None, fn: Any, out_keys: tuple[int, ...]) -> None:
+    def __init__(
+        self, backend: str, kernel: Kernel | None, fn: Any, out_keys: tuple[int, ...], device: Device = cpu
+    ) -> None:
         self.backend = backend
+        self.empty: Callable[[Spec], Any] = empty_array if device.memory is None else device.memory.empty
         self.kernel = kernel
         self.fn = fn  # None: decompose
         self.allocates = kernel is not None and kernel.allocates
@@ -171,13 +175,14 @@ def _candidates(
     dtypes = {t.dtype for t in _specs(args)}
     scalar = any(isinstance(a, (bool, int, float)) for a in args)
     rows = []
-    for backend, kernel in backends_registry.kernels_for(op.name, device.type):
-        reason = static_reason(kernel, dtypes, scalar, pol.deterministic)
+    found = [(b.name, b.priority, k) for b, k in backends_registry.kernels_for(op.name, device.type)]
+    for name, priority, kernel in (*found, *kernels_of_core(op, device, _run_on_cpu)):
+        reason = static_reason(kernel, dtypes, scalar, pol.deterministic, device.facts)
         guard = kernel.cap.where
         if reason is None and probe_guards and guard is not None and not guard(*_raw(args), *attrs):
             reason = kernel.cap.where_text or "its guard refuses these shapes or attributes"
-        preferred = pol.prefer.index(backend.name) if backend.name in pol.prefer else len(pol.prefer)
-        rows.append((preferred, -(backend.priority + kernel.cap.priority), backend.name, kernel, reason))
+        preferred = pol.prefer.index(name) if name in pol.prefer else len(pol.prefer)
+        rows.append((preferred, -(priority + kernel.cap.priority), name, kernel, reason))
     rows.sort(key=lambda r: r[:3])
     return [(name, kernel, reason) for _, _, name, kernel, reason in rows]
 
@@ -228,7 +233,7 @@ def bind(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], pol: Policy) -> 
             out_keys = tuple(make_key(device, s.dtype) for s in specs)
         dtypes = tuple(ALL[k & DTYPE_MASK] for k in out_keys)
         fn = kernel.bind(kernel.fn, dtypes) if kernel.bind is not None else kernel.fn
-        entry = Entry(name, kernel, fn, out_keys)
+        entry = Entry(name, kernel, fn, out_keys, device)
         if last is None:
             first = entry
         else:
@@ -344,7 +349,7 @@ def _outputs(op: Op, entry: Entry, args: tuple[Any, ...], raw: list[Any], attrs:
         except (ValueError, TypeError, IndexError) as error:
             raise _better_error(op, args, attrs, error) from error
         return outs if isinstance(outs, tuple) else (outs,)
-    made = tuple([empty_array(s) for s in call_meta(op, args, attrs)])
+    made = tuple([entry.empty(s) for s in call_meta(op, args, attrs)])
     try:
         fn(*raw, *attrs, *made)
     except (ValueError, TypeError, IndexError) as error:
@@ -352,11 +357,24 @@ def _outputs(op: Op, entry: Entry, args: tuple[Any, ...], raw: list[Any], attrs:
     return made
 
 
+def _run_on_cpu(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """All outputs of an op on CPU tensors, as arrays; for devices whose memory the host shares."""
+    raw = _raw(args)
+    entry = bind(op, args, attrs, policy(fallback="allow"))
+    while entry.guard is not None and not entry.guard(*raw, *attrs):
+        if entry.next is None:
+            raise CapabilityError(f"{op.name}: no kernel of the CPU takes these shapes or attributes.")
+        entry = entry.next
+    return _outputs(op, entry, args, raw, attrs)
+
+
 def _make_call(op: Op) -> Callable[..., Any]:
     """What runs an op from flat arguments, inputs then attributes: the extension's call path, or `call`.
 
     The extension handles bound calls on tensors, None and numbers (kernels/cpu/call.cpp) and leaves the rest to `call`.
     """
+    if op.undispatched is not None:
+        return op.undispatched
     n, total = len(op.inputs), len(op.inputs) + len(op.attrs)
     if native is None:
 

@@ -77,6 +77,7 @@ class Op:
         self.view: bool = getattr(cls, "view", False)  # results share memory: no arithmetic
         self.dynamic: bool = getattr(cls, "dynamic", False)  # shapes depend on values; meta gives the largest
         self.internal: bool = getattr(cls, "internal", False)
+        self.undispatched: Callable[..., Any] | None = getattr(cls, "call", None)  # runs it instead of a kernel
         self.many_outputs = any(o.name.startswith("*") for o in self.outputs)
         self.n_visible = sum(not o.hidden for o in self.outputs)  # with many_outputs: at least
         names = [i.name for i in self.inputs]

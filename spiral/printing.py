@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from spiral.abstract import NoValues
+from spiral.device_array import DeviceArray
 
 
 def tensor_repr(t: Any) -> str:
@@ -18,6 +19,8 @@ def tensor_repr(t: Any) -> str:
         Tensor([1. , 2.5])
     """
     a = t._a
+    if isinstance(a, DeviceArray):
+        a = a.to_host()
     if isinstance(a, NoValues):
         return f"Tensor(shape={t.shape}, dtype={t.dtype.name}, without values)"
     if t.dtype.storage_only:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from spiral.backend import Spec
+from spiral.device_array import DeviceArray
 from spiral.errors import ArgumentError
 
 
@@ -96,6 +97,8 @@ foreign_stamps: dict[int, tuple[Any, int]] = {}
 
 
 def _owner(a: Any) -> Any:
+    if isinstance(a, DeviceArray):
+        return a.block
     while isinstance(a.base, np.ndarray):
         a = a.base
     return a

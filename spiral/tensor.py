@@ -20,8 +20,10 @@ from spiral.device import Device, as_device, cpu
 from spiral.dtype import ALL, DType, as_dtype, bool_, float64, int64
 from spiral.errors import ArgumentError, AutogradError, DeviceError, DTypeError, IndexingError, ShapeError
 from spiral.op import OPS, F
+from spiral.placement import copied, host_copy, to_host
 from spiral.storage import copy_array, owns
 from spiral.tensor_core import DTYPE_MASK, TensorCore, make_key, set_tensor_type, wrap
+from spiral.transfer import transfer
 
 _NUMBERS = (bool, int, float)
 _KIND_ORDER = {"bool": 0, "uint": 1, "int": 2, "float": 3}
@@ -411,7 +413,7 @@ class Tensor(TensorCore):
         device = as_device(target)
         if device is self.device or dispatch.shapes_only():
             return self
-        raise DeviceError(f"to: no backend here moves tensors from {self.device} to {device}.")
+        return transfer(self, device)
 
     def to_device(self, device: Any, /, *, stream: Any = None) -> Tensor:
         """This tensor on another device (array API spelling of `to`)."""
@@ -486,7 +488,7 @@ class Tensor(TensorCore):
         if not self.is_leaf:
             raise AutogradError("deepcopy: this tensor is a recorded result; use .detach() first.")
         t = type(self).__new__(type(self))
-        t._a = self._a if isinstance(self._a, NoValues) else copy_array(self._a)
+        t._a = copied(self._a, self.device)
         t._key, t._index = self._key, 0
         t._node = Leaf() if self._node is not None else None
         memo[id(self)] = t
@@ -495,11 +497,11 @@ class Tensor(TensorCore):
     def __reduce__(self) -> Any:
         if not self.is_leaf:
             raise AutogradError("pickle: this tensor is a recorded result; use .detach() first.")
-        return _unpickle, (np.asarray(self._a), self._node is not None)
+        return _unpickle, (host_copy(self), self._node is not None, str(self.device))
 
 
-def _unpickle(a: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:
-    return from_numpy(a, copy=True).requires_grad_(requires_grad)
+def _unpickle(a: np.ndarray[Any, Any], requires_grad: bool, device: str = "cpu") -> Tensor:
+    return from_numpy(a, copy=True).to(device).requires_grad_(requires_grad)
 
 
 _TORCH_SPELLINGS = {
@@ -527,7 +529,7 @@ def _index(i: Any) -> Any:
     if isinstance(i, TensorCore):
         if i.dtype.kind == "float":
             raise DTypeError(f"index: expected integers or booleans; received {i.dtype.name}.")
-        return i._a.item() if i.ndim == 0 and i.dtype is not bool_ else i._a
+        return i._a.item() if i.ndim == 0 and i.dtype is not bool_ else to_host(i._a, i.device)
     if isinstance(i, list):
         return np.asarray(i, np.int64) if not i else np.asarray(i)
     return i

@@ -12,9 +12,9 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from spiral.backend import Cap, DeviceInfo, Kernel, Spec, Unavailable
+from spiral.backend import Cap, DeviceInfo, Kernel, Unavailable
 from spiral.dtype import ALL, FLOATS, float32, int32, int64
-from spiral.storage import empty_array, native, native_reason
+from spiral.storage import native, native_reason
 
 _ACTIVATION = {"none": 0, "relu": 1}
 _REDUCTION = {"none": 0, "mean": 1, "sum": 2}
@@ -269,9 +269,6 @@ class CpuBackend:
             yield Kernel(op, getattr(native, name), F32_NUMBERS, allocates=True)
         yield Kernel("scale_", native.scale, F32)
         yield Kernel("ema_", native.ema, F32)
-
-    def allocate(self, spec: Spec) -> Any:
-        return empty_array(spec)
 
 
 backend = CpuBackend()

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from spiral.backend import ANY, DeviceInfo, Kernel, Spec, declared_ops, oracle_of
+from spiral.backend import ANY, DeviceInfo, Kernel, declared_ops, oracle_of
 from spiral.dtype import DType, float32
-from spiral.storage import empty_array
 
 
 def _is_storage_only(a: Any) -> bool:
@@ -90,9 +89,6 @@ class ReferenceBackend:
             oracle, mutates, view = found
             bind = None if view else _bind_in_place if mutates else _bind
             yield Kernel(op, oracle, ANY, allocates=True, bind=bind)
-
-    def allocate(self, spec: Spec) -> Any:
-        return empty_array(spec)
 
 
 backend = ReferenceBackend()

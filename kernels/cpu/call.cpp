@@ -123,6 +123,10 @@ inline bool is_tensor(PyObject* o) {
   return Py_TYPE(o) == core.tensor || PyType_IsSubtype(Py_TYPE(o), core.core);
 }
 
+inline bool on_cpu(PyObject* key) {  // the device's code stands above the six bits of the dtype
+  return PyLong_AsLong(key) >> 6 == 0;
+}
+
 PyObject* new_object(PyTypeObject* t) { return t->tp_alloc(t, 0); }
 
 PyObject* wrap(PyObject* array, PyObject* key, PyObject* node, PyObject* index) {  // borrows all
@@ -314,7 +318,8 @@ PyObject* site_call(PyObject* self, PyObject* const* args, size_t nargsf, PyObje
     if (is_tensor(a)) {
       PyObject* tape = at(a, core.tape);
       k = at(a, core.key), buffer = at(a, core.a);
-      if (!k || !buffer || !tape || !at(a, core.index) || !is_array(buffer)) return call_slow(s, args);
+      // devices other than the CPU allocate for themselves
+      if (!k || !buffer || !tape || !at(a, core.index) || !is_array(buffer) || !on_cpu(k)) return call_slow(s, args);
       if (tape != Py_None) recording = true;
     } else if (a == Py_None) {
       k = core.key_none;

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from spiral.abstract import NoValues
 from spiral.autograd import Leaf
 from spiral.errors import ArgumentError, AutogradError, DTypeError, kind_of
-from spiral.storage import copy_array
+from spiral.placement import copied
 from spiral.tensor import Tensor
 from spiral.tensor_core import TensorCore
 
@@ -45,20 +44,16 @@ class Parameter(Tensor):
         return _over(cls, data._a, data._key, requires_grad)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
-        twin = _over(type(self), _copied(self._a), self._key, self._node is not None)
+        twin = _over(type(self), copied(self._a, self.device), self._key, self._node is not None)
         memo[id(self)] = twin
         return twin
 
     def __reduce__(self) -> Any:
-        make, (array, _) = super().__reduce__()
-        return _unpickle, (type(self), make(array, False), self._node is not None)
+        make, (array, _, device) = super().__reduce__()
+        return _unpickle, (type(self), make(array, False, device), self._node is not None)
 
     def __repr__(self) -> str:
         return f"Parameter({super().__repr__()})"
-
-
-def _copied(array: Any) -> Any:
-    return array if isinstance(array, NoValues) else copy_array(array)
 
 
 def _over(cls: type[Parameter], array: Any, key: int, requires_grad: bool) -> Parameter:

@@ -10,6 +10,7 @@ from spiral.dtype import DType, bool_
 from spiral.errors import ArgumentError, DTypeError, ShapeError
 from spiral.op import F
 from spiral.ops.shapes import axes_of, need_array
+from spiral.placement import filled, place
 from spiral.tensor_core import TensorCore, make_key, wrap
 
 __all__ = [
@@ -40,12 +41,12 @@ def constant(array: Any, like: Any) -> Any:
     from spiral.dtype import as_dtype
 
     array = np.asarray(array)
-    return wrap(array, make_key(like.device, as_dtype(array.dtype)))
+    return wrap(place(array, like.device), make_key(like.device, as_dtype(array.dtype)))
 
 
 def zeros_of(like: TensorCore, shape: tuple[int, ...]) -> Any:
     """Zeros with the dtype and device of ``like``."""
-    return wrap(np.zeros(shape, like.dtype.numpy), like._key)
+    return filled(shape, 0, like._key)
 
 
 def one_hot(indices: Any, classes: int, dtype: DType) -> Any:

@@ -164,6 +164,7 @@ __all__ = [
     'take_along_axis',
     'tan',
     'tanh',
+    'transfer',
     'tril',
     'triu',
     'trunc',
@@ -1350,6 +1351,14 @@ _tanh = OPS['tanh'].call
 def tanh(x: Tensor, /) -> Tensor:
     """Hyperbolic tangent."""
     return _tanh(x)  # type: ignore[no-any-return]
+
+
+_transfer = OPS['transfer'].call
+
+
+def transfer(x: Tensor, /, *, device: str, source: str) -> Tensor:
+    """x on another device; ``source`` is where it is, and where its gradient goes."""
+    return _transfer(x, device, source)  # type: ignore[no-any-return]
 
 
 _tril = OPS['tril'].call

@@ -12,7 +12,7 @@ from spiral.creation import asarray, zeros_like
 from spiral.errors import ArgumentError, kind_of, received
 from spiral.nn.arguments import real, tensor_list
 from spiral.nn.state import StateDictError, is_array, need_mapping
-from spiral.storage import copy_array
+from spiral.placement import copied, is_own
 from spiral.tensor import Tensor
 from spiral.tensor_core import TensorCore
 
@@ -33,8 +33,8 @@ Batch = tuple[int, list[Tensor], list[Tensor], dict[str, list[Tensor]]]
 
 def _own_memory(p: Tensor) -> None:
     """Gives a transposed, broadcast or read-only parameter memory that a fused step can overwrite."""
-    if not (p._a.flags.c_contiguous and p._a.flags.writeable):
-        p._a = copy_array(p._a)
+    if not is_own(p._a):
+        p._a = copied(p._a, p.device)
 
 
 def pair_of(owner: str, what: str, value: Any) -> tuple[Any, Any]:

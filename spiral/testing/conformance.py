@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 
 import spiral as sp
+from spiral.device import Device, as_device, cpu
+from spiral.device_array import DeviceArray
 from spiral.dispatch import explain
 from spiral.dtype import DType, float32
 from spiral.op import OPS, Op
+from spiral.placement import host_copy
 from spiral.tensor import Tensor, from_numpy
+from spiral.tensor_core import make_key, wrap
 from spiral.testing.samples import SampleMaker
 
 # relative to the largest magnitude of the expected result: an f32 accumulation over the samples' few
@@ -38,7 +42,7 @@ def _map(x: Any, fn: Any) -> Any:
     return fn(x)
 
 
-def to_tensor(x: Any, dtype: DType) -> Any:
+def to_tensor(x: Any, dtype: DType, device: Device = cpu) -> Any:
     """A sample input as a tensor of ``dtype``; integers, bool, numbers and None stay what they are."""
 
     def one(a: Any) -> Any:
@@ -47,23 +51,33 @@ def to_tensor(x: Any, dtype: DType) -> Any:
         if a.dtype == np.float64:
             with np.errstate(over="ignore"):
                 b = a.astype(np.float32) if dtype.storage_only else a
-                b = b.astype(dtype.numpy)
-            # keep the strides that the sample was made with: copying would make it contiguous
-            return from_numpy(b, copy=False) if b.flags.c_contiguous else _like_strides(a, b)
-        return from_numpy(a, copy=False)
+                a = b.astype(dtype.numpy)
+        t = from_numpy(a, copy=False)
+        return t if device is cpu else _with_strides(t, device)
 
     return _map(x, one)
 
 
-def _like_strides(a: Any, b: Any) -> Tensor:
-    return from_numpy(b, copy=False)
+def _with_strides(t: Tensor, device: Device) -> Tensor:
+    """A tensor on a device, with the strides that it has on the CPU: copying would make it dense."""
+    a = t._a
+    if a.flags.c_contiguous or device.memory.unified or 0 in a.strides or not a.size:
+        return t.to(device)
+    spans = [(n - 1) * s for n, s in zip(a.shape, a.strides, strict=True)]
+    low, high = sum(min(s, 0) for s in spans), sum(max(s, 0) for s in spans)
+    raw = np.zeros(high - low + a.itemsize, np.uint8)
+    np.ndarray(a.shape, a.dtype, raw, -low, a.strides)[...] = a
+    block = DeviceArray.from_host(device.memory.driver, raw)
+    buffer = DeviceArray(block.memory, block.block, block.address - low, a.shape, a.dtype, a.strides)
+    strided: Tensor = wrap(buffer, make_key(device, t.dtype))
+    return strided
 
 
 def _wide(x: Any) -> Any:
     def one(t: Any) -> Any:
         if not isinstance(t, Tensor):
             return t
-        a = t._a
+        a = host_copy(t)
         return a.astype(np.float64) if t.dtype.kind == "float" else a
 
     return _map(x, one)
@@ -90,8 +104,14 @@ def _close(op: Op, what: str, got: Any, want: Any, dtype: DType) -> None:
         )
 
 
-def check_against_oracle(op: Op, backend: str, dtype: DType = float32) -> int:
+def check_against_oracle(op: Op, backend: str, dtype: DType = float32, device: str = "cpu") -> int:
     """Runs an op's samples on a backend and compares with the oracle.
+
+    Args:
+        op: the op.
+        backend: name of the backend; samples that its kernels do not take are left out.
+        dtype: of the floating inputs.
+        device: one of the backend's devices.
 
     Returns:
         How many samples the backend's own kernel ran.
@@ -100,9 +120,10 @@ def check_against_oracle(op: Op, backend: str, dtype: DType = float32) -> int:
         AssertionError: a result is wrong, with the first differing element.
     """
     ran = 0
+    where = as_device(device)
     assert op.oracle is not None
     for inputs, attrs in samples_of(op):
-        tensors = tuple(to_tensor(x, dtype) for x in inputs)
+        tensors = tuple(to_tensor(x, dtype, where) for x in inputs)
         with sp.prefer(backend):
             options = dict(zip((a.name for a in op.attrs), attrs, strict=True))
             if explain(op.name, *tensors, **options).chosen.backend != backend:

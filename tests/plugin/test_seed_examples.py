@@ -302,9 +302,6 @@ def test_backend_plugin(registry):
         def kernels(self):
             yield Kernel("add", self.device.add, Cap(), allocates=True)
 
-        def allocate(self, spec):
-            raise AssertionError("its kernels allocate")
-
     class WgpuBackendPlugin(Plugin):
         def metadata(self):
             return PluginMetadata("wgpu", "1.0.0").with_capability(PluginCapability.Backend("WGPU"))

@@ -1,0 +1,36 @@
+"""The CUDA backend: CUDA C++ kernels of ``kernels/cuda``, compiled by NVRTC and launched through `spiral.gpu`.
+
+A file here per file there: it adapts ops to kernels and declares what each can do.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+
+from spiral.backend import DeviceInfo, Kernel, Unavailable
+from spiral.gpu import device_infos
+
+FAMILIES = ("copy", "norm")
+
+
+class CudaBackend:
+    """CUDA C++ kernels on NVIDIA GPUs."""
+
+    name = "cuda"
+    device_type = "cuda"
+    priority = 10
+
+    def probe(self) -> list[DeviceInfo] | Unavailable:
+        found = device_infos()
+        if not isinstance(found, Unavailable) and not all(d.facts["compiler"] for d in found):
+            driver = found[0].facts["driver"]
+            return Unavailable(f"{driver} has no compiler for CUDA C++", "pip install cupy-cuda12x, or cupy-cuda13x")
+        return found
+
+    def kernels(self) -> Iterable[Kernel]:
+        for family in FAMILIES:
+            yield from importlib.import_module(f"spiral.backends.cuda.{family}").kernels()
+
+
+backend = CudaBackend()

@@ -1,0 +1,1 @@
+"""Triton kernels; they import Triton and nothing else."""

@@ -1,0 +1,99 @@
+"""Which GPUs there are, and what drives them."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+
+from spiral.backend import DeviceInfo, Unavailable
+from spiral.errors import ArgumentError, RegistryError
+from spiral.gpu.driver import Driver
+from spiral.gpu.memory import GpuMemory
+
+_given: list[Driver] = []
+_asked = False
+
+
+def use_driver(driver: Driver) -> None:
+    """Has the GPU backends work on this driver instead of looking for devices; for tests, before the first op.
+
+    Raises:
+        RegistryError: the backends have been probed already.
+    """
+    if _asked:
+        raise RegistryError("use_driver: the GPU backends were probed already; call it before the first op.")
+    _given[:] = [driver]
+
+
+@functools.cache
+def drivers() -> list[Driver] | Unavailable:
+    """A driver per device, the same objects at every call; or why there is none.
+
+    ``SPIRAL_GPU`` chooses: ``cupy``, ``torch``, ``none``, or ``processor``, which compiles CUDA C++ for the CPU and
+    is for tests.
+    """
+    global _asked
+    _asked = True
+    if _given:
+        return _given
+    wanted = os.environ.get("SPIRAL_GPU", "")
+    known: dict[str, Callable[[], list[Driver] | Unavailable]] = {
+        "cupy": _cupy, "torch": _torch, "processor": _processor, "none": _none,
+    }  # fmt: skip
+    if wanted and wanted not in known:
+        raise ArgumentError(f"SPIRAL_GPU: expected one of {', '.join(known)}; received {wanted!r}.")
+    if wanted:
+        return known[wanted]()
+    found = _cupy()
+    if not isinstance(found, Unavailable):
+        return found
+    other = _torch()
+    if not isinstance(other, Unavailable):
+        return other
+    return Unavailable(f"{found.reason}; {other.reason}", found.remedy)
+
+
+def _none() -> Unavailable:
+    return Unavailable("SPIRAL_GPU=none asks for no GPU", "unset it")
+
+
+def _cupy() -> list[Driver] | Unavailable:
+    from spiral.gpu.cupy_driver import find
+
+    return find()
+
+
+def _torch() -> list[Driver] | Unavailable:
+    from spiral.gpu.torch_driver import find
+
+    return find()
+
+
+def _processor() -> list[Driver] | Unavailable:
+    # named here, not imported: what stands in for a GPU is part of the tests' tools
+    from importlib import import_module
+
+    return [import_module("spiral.testing.cuda_on_cpu").driver()]
+
+
+@functools.cache
+def _infos() -> list[DeviceInfo] | Unavailable:
+    found = drivers()
+    if isinstance(found, Unavailable):
+        return found
+    return [
+        DeviceInfo(
+            "cuda", i, d.facts.name,
+            {"cc": d.facts.cc, "shared_memory": d.facts.shared_memory, "multiprocessors": d.facts.multiprocessors,
+             "memory": d.facts.memory, "driver": d.facts.driver,
+             "compiler": d.facts.compiler, **d.facts.more},
+            GpuMemory(d),
+        )
+        for i, d in enumerate(found)
+    ]  # fmt: skip
+
+
+def device_infos() -> list[DeviceInfo] | Unavailable:
+    """The devices as a backend's `probe` gives them; both GPU backends give the same objects."""
+    return _infos()

@@ -1,0 +1,153 @@
+"""A device that runs nothing and writes down what it was asked: for tests of launch paths and their overhead.
+
+Memory is the host's, so that copies, fills and views are real, and kernels that a launcher runs by itself on addresses
+(Triton's interpreter, with ``cc=0``) compute.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spiral.errors import KernelError
+from spiral.gpu import CudaSource, Facts
+
+_ALIGNMENT = 256
+_POISON = 0xFF  # NaN in every floating type
+
+
+class HostBlock:
+    """Host memory aligned as a device's, full of NaN."""
+
+    __slots__ = ("_memory", "address", "nbytes")
+
+    def __init__(self, nbytes: int) -> None:
+        self._memory = np.full(nbytes + _ALIGNMENT, _POISON, np.uint8)
+        start = self._memory.ctypes.data
+        self.address = start + -start % _ALIGNMENT
+        self.nbytes = nbytes
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a driver was asked: the method, the kernel's name for launches, sizes and addresses as they were given."""
+
+    method: str
+    name: str = ""
+    grid: tuple[int, ...] = ()
+    block: tuple[int, ...] = ()
+    shared: int = 0
+    address: int = 0
+    nbytes: int = 0
+    values: tuple[Any, ...] | None = None
+
+
+class RecordingDriver:
+    """A `spiral.gpu.Driver` that records.
+
+    Args:
+        cc: compute capability times ten that it claims; 0: host memory, for the interpreter.
+        shared_memory: bytes that it claims to have for a block.
+
+    Attributes:
+        calls: everything since the start or the last ``calls.clear()``, in order.
+        recording: switched off, launches are only counted.
+        launches: how many there were.
+        images: cubin by name of the kernels loaded.
+    """
+
+    def __init__(self, cc: int = 90, shared_memory: int = 232448) -> None:
+        self.facts = Facts("recording driver", cc, 132, shared_memory, 1 << 34, "spiral.testing.recording")
+        self.synchronizations = 0
+        self.functions: dict[Any, Any] = {}
+        self.calls: list[Call] = []
+        self.recording = True
+        self.launches = 0
+        self.images: dict[str, bytes] = {}
+        self._names: list[str] = []
+        self._formats: dict[str, tuple[str, ...]] = {}
+
+    def unpack(self, name: str, *formats: str) -> None:
+        """Has the parameters of a kernel's launches unpacked, by a format of the `struct` module for each."""
+        self._formats[name] = formats
+
+    def named(self, method: str) -> list[Call]:
+        """The calls of one method."""
+        return [c for c in self.calls if c.method == method]
+
+    def _note(self, call: Call) -> None:
+        if self.recording:
+            self.calls.append(call)
+
+    def allocate(self, nbytes: int) -> HostBlock:
+        """See `spiral.gpu.Driver`; poisoned with NaN."""
+        block = HostBlock(nbytes)
+        self._note(Call("allocate", address=block.address, nbytes=nbytes))
+        return block
+
+    def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
+        """See `spiral.gpu.Driver`."""
+        self._note(Call("write", address=address, nbytes=array.nbytes))
+        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+
+    def read(self, address: int, array: np.ndarray[Any, Any]) -> None:
+        """See `spiral.gpu.Driver`; counts as a synchronization."""
+        self.synchronizations += 1
+        self._note(Call("read", address=address, nbytes=array.nbytes))
+        ctypes.memmove(array.ctypes.data, address, array.nbytes)
+
+    def copy(self, to: int, source: int, nbytes: int) -> None:
+        """See `spiral.gpu.Driver`."""
+        self._note(Call("copy", address=to, nbytes=nbytes, values=(source,)))
+        ctypes.memmove(to, source, nbytes)
+
+    def fill(self, address: int, byte: int, nbytes: int) -> None:
+        """See `spiral.gpu.Driver`."""
+        self._note(Call("fill", address=address, nbytes=nbytes, values=(byte,)))
+        ctypes.memset(address, byte, nbytes)
+
+    def _handle(self, name: str) -> int:
+        self._names.append(name)
+        return len(self._names) - 1
+
+    def compile(self, source: CudaSource, name: str) -> int:
+        """See `spiral.gpu.Driver`; compiles nothing."""
+        if name not in source.names:
+            raise KernelError(f"{source.file}: expected one of {', '.join(source.names)}; received {name!r}.")
+        self._note(Call("compile", name, values=(source,)))
+        return self._handle(name)
+
+    def load(self, image: bytes, name: str, shared: int) -> int:
+        """See `spiral.gpu.Driver`; keeps the image."""
+        self._note(Call("load", name, shared=shared, nbytes=len(image)))
+        self.images[name] = image
+        return self._handle(name)
+
+    def launch(self, function: int, grid: Sequence[int], block: Sequence[int], shared: int, params: int) -> None:
+        """See `spiral.gpu.Driver`; runs nothing."""
+        self.launches += 1
+        if not self.recording:
+            return
+        name = self._names[function]
+        formats = self._formats.get(name)
+        values = None if formats is None else _unpack(formats, params)
+        self.calls.append(Call("launch", name, tuple(grid), tuple(block), shared, values=values))
+
+    def synchronize(self) -> None:
+        """See `spiral.gpu.Driver`."""
+        self.synchronizations += 1
+        self._note(Call("synchronize"))
+
+
+def _unpack(formats: tuple[str, ...], params: int) -> tuple[Any, ...]:
+    """The values behind an array of pointers."""
+    pointers = (ctypes.c_void_p * len(formats)).from_address(params)
+    values: list[Any] = []
+    for f, pointer in zip(formats, pointers, strict=True):
+        values += struct.unpack("@" + f, ctypes.string_at(pointer or 0, struct.calcsize("@" + f)))
+    return tuple(values)

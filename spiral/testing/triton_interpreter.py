@@ -1,0 +1,66 @@
+"""Makes Triton's interpreter as exact as a GPU where kernels of this project rely on it; for tests.
+
+`patch` changes the interpreter of this process (TRITON_INTERPRET=1 at its start):
+
+- float32 → bfloat16 rounds to the nearest, ties to even, as GPUs do; the interpreter truncates, so that half of all
+  values differ in the last bit;
+- arithmetic on bfloat16 raises: the interpreter would work on the raw bit patterns. Kernels widen right after
+  ``tl.load``;
+- a comparison gives int1 where the interpreter's handle keeps the operands' type, so that a mask and-ed with a scalar
+  condition became an array of integers that loads refuse.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import triton.language as tl
+from triton.runtime import interpreter
+
+_ARITHMETIC = ("binary_op", "unary_op", "create_dot", "create_fma", "create_fabs")
+_done = False
+
+
+def round_to_bfloat16(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Bit patterns of float32 values rounded to bfloat16, to the nearest, ties to even; NaN stays NaN."""
+    u = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = ((u + (0x7FFF + ((u >> 16) & 1))) >> 16).astype(np.uint16)
+    return np.where((u & 0x7FFFFFFF) > 0x7F800000, ((u >> 16) | 0x40).astype(np.uint16), rounded).reshape(values.shape)
+
+
+def patch() -> None:
+    """Changes the interpreter of this process; once."""
+    global _done
+    if _done:
+        return
+    _done = True
+    convert = interpreter._convert_float
+
+    def convert_float(values: Any, source: Any, to: Any, rounding_mode: Any) -> Any:
+        if source == tl.float32 and to == tl.bfloat16 and rounding_mode in (None, interpreter._ir.ROUNDING_MODE.RTNE):
+            return round_to_bfloat16(values)
+        return convert(values, source, to, rounding_mode)
+
+    interpreter._convert_float = convert_float
+    for name in _ARITHMETIC:
+        setattr(interpreter.InterpreterBuilder, name, _refusing(name, getattr(interpreter.InterpreterBuilder, name)))
+    for name in dir(interpreter.InterpreterBuilder):
+        if name.startswith(("create_icmp", "create_fcmp")):
+            setattr(interpreter.InterpreterBuilder, name, _comparing(getattr(interpreter.InterpreterBuilder, name)))
+
+
+def _comparing(method: Any) -> Any:
+    def run(self: Any, left: Any, right: Any) -> Any:
+        return interpreter.TensorHandle(np.asarray(method(self, left, right).data, np.bool_), tl.int1)
+
+    return run
+
+
+def _refusing(name: str, method: Any) -> Any:
+    def run(self: Any, *operands: Any, **named: Any) -> Any:
+        if any(isinstance(o, interpreter.TensorHandle) and o.dtype.scalar == tl.bfloat16 for o in operands):
+            raise TypeError(f"{name} on bfloat16, which the interpreter cannot do; widen right after tl.load")
+        return method(self, *operands, **named)
+
+    return run
