@@ -137,7 +137,10 @@ def test_misaligned_address_or_length_takes_the_general_variant():
 
 def test_aligned_variant_alone_reads_16_bytes_at_a_time():
     kernel = TritonKernel(add, ADD, {"BLOCK": 1024}, divisible=("n",))
-    assert [sass(kernel.compile(90, aligned).cubin).count("LDG.E.128") > 0 for aligned in (True, False)] == [True, False]
+    assert [sass(kernel.compile(90, aligned).cubin).count("LDG.E.128") > 0 for aligned in (True, False)] == [
+        True,
+        False,
+    ]
 
 
 def sass(cubin):
@@ -226,7 +229,9 @@ def test_launches_that_we_do_not_do_are_refused():
 
 
 def test_a_kernel_with_other_hidden_parameters_than_two_is_refused():
-    ptx = ".visible .entry k(\n\t.param .u64 .ptr .global .align 1 k_param_0,\n\t.param .u64 k_param_1\n)\n.reqntid 32\n{"
+    ptx = (
+        ".visible .entry k(\n\t.param .u64 .ptr .global .align 1 k_param_0,\n\t.param .u64 k_param_1\n)\n.reqntid 32\n{"
+    )
     adapter._check_parameters("k", ptx, 2)
     with pytest.raises(KernelError, match="expected 3 parameters, 2 of them hidden.*received 2"):
         adapter._check_parameters("k", ptx, 3)
