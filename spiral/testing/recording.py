@@ -96,6 +96,7 @@ class RecordingDriver(HostStream):
     def allocate(self, nbytes: int) -> HostBlock:
         """See `spiral.gpu.Driver`; poisoned with NaN."""
         block = HostBlock(nbytes, self.usage)
+        self.keep_block(block)
         self._note(Call("allocate", address=block.address, nbytes=nbytes))
         return block
 

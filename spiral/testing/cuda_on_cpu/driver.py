@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap
 import os
 import platform
+import shutil
 import subprocess
 import threading
 from collections import deque
@@ -17,6 +19,7 @@ import numpy as np
 
 from spiral.errors import ArgumentError, KernelError
 from spiral.gpu.driver import CudaSource, Facts
+from spiral.gpu.params import sizes_at
 from spiral.gpu.sources import CUDA_FOLDER
 from spiral.testing.cuda_on_cpu import compiler
 from spiral.testing.cuda_on_cpu.memory import Arena, HostBlock
@@ -59,8 +62,7 @@ class _Launch(ctypes.Structure):
 
 class _Kernel(NamedTuple):
     name: str
-    library: Path
-    launch: Any
+    library: ctypes.CDLL
     number: int
 
 
@@ -88,7 +90,7 @@ class CudaOnCpu(HostStream):
             raise KernelError(reason)
         self.facts = Facts(
             name="CUDA on the processor", cc=90, multiprocessors=1, shared_memory=SHARED_MEMORY, memory=memory,
-            driver=f"g++ ({platform.machine()})", compiler="g++", more={"on_processor": True},
+            driver=f"spiral.testing.cuda_on_cpu ({platform.machine()})", compiler="g++", more={"on_processor": True},
         )  # fmt: skip
         self.synchronizations = 0
         self.functions: dict[Any, Any] = {}
@@ -98,12 +100,15 @@ class CudaOnCpu(HostStream):
         self._arena = Arena(memory)
         self.usage = self._arena.usage
         self._kernels: list[_Kernel] = []
+        self._checked: set[int] = set()  # kernels whose parameters were seen to have the right sizes
         self._libraries: dict[Path, ctypes.CDLL] = {}
 
     # ------------------------------------------------------------ memory
     def allocate(self, nbytes: int) -> HostBlock:
         """Memory whose bytes are all 0xff, NaN in every floating type, with fences around it."""
-        return self._arena.allocate(nbytes)
+        block = self._arena.allocate(nbytes)
+        self.keep_block(block)
+        return block
 
     def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """Copies a C-contiguous host array to the device."""
@@ -154,9 +159,9 @@ class CudaOnCpu(HostStream):
         library = self._libraries.get(path)
         if library is None:
             library = self._libraries[path] = ctypes.CDLL(str(path))
-        launch = library.spiral_launch
-        launch.argtypes = [ctypes.c_int, ctypes.POINTER(_Launch), ctypes.c_void_p]
-        self._kernels.append(_Kernel(name, path, launch, names.index(name)))
+            library.spiral_launch.argtypes = [ctypes.c_int, ctypes.POINTER(_Launch), ctypes.c_void_p]
+            library.spiral_parameters.restype = ctypes.POINTER(ctypes.c_int)
+        self._kernels.append(_Kernel(name, library, names.index(name)))
         return len(self._kernels) - 1
 
     def load(self, image: bytes, name: str, shared: int) -> int:
@@ -176,19 +181,23 @@ class CudaOnCpu(HostStream):
         """
         kernel = self._kernels[function]
         _require_limits(kernel.name, grid, block, shared)
+        if function not in self._checked:
+            self._checked.add(function)
+            _require_sizes(kernel, params)
         if self.keep(self.launch, function, grid, block, shared, params=params):
             return
-        self.launches.append(Launched(kernel.name, tuple(grid), tuple(block), shared))  # type: ignore[arg-type]
+        launched = Launched(kernel.name, (grid[0], grid[1], grid[2]), (block[0], block[1], block[2]), shared)
+        self.launches.append(launched)
         with _launching:
-            what, message = _scratch(), ctypes.create_string_buffer(_MESSAGE_BYTES)
+            what = _scratch()
             launch = _Launch(
-                tuple(grid), tuple(block), shared, what.shared, _SHARED_FENCE, what.stacks, _STACK_BYTES,
-                mmap.PAGESIZE, self._order, self._seed, ctypes.addressof(message), _MESSAGE_BYTES, None,
+                launched.grid, launched.block, launched.shared, what.shared, _SHARED_FENCE, what.stacks, _STACK_BYTES,
+                mmap.PAGESIZE, self._order, self._seed, ctypes.addressof(what.message), _MESSAGE_BYTES, None,
             )  # fmt: skip
-            failed = kernel.launch(kernel.number, launch, params)
+            failed = kernel.library.spiral_launch(kernel.number, launch, params)
+            text = what.message.value.decode(errors="replace") if failed else ""
         if failed:
-            text = message.value.decode(errors="replace")
-            raise KernelError(f"{kernel.name}: {text}{_line_of(kernel.library, kernel.launch, launch.fault)}")
+            raise KernelError(f"{kernel.name}: {text}{_line_of(kernel.library, launch.fault)}")
 
     def synchronize(self) -> None:
         """Counts; a launch has ended when it returns."""
@@ -204,6 +213,7 @@ class _Scratch:
             mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             for nbytes in (MAX_THREADS * _STACK_BYTES, SHARED_MEMORY + _SHARED_FENCE)
         ]
+        self.message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         self.stacks, self.shared = (ctypes.addressof(ctypes.c_char.from_buffer(m)) for m in self._maps)
         protect = ctypes.CDLL(None, use_errno=True).mprotect
         protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -237,6 +247,13 @@ def _host_bytes(what: str, array: np.ndarray[Any, Any]) -> int:
     return array.nbytes
 
 
+def _require_sizes(kernel: _Kernel, params: int) -> None:
+    taken = tuple(itertools.takewhile(lambda n: n >= 0, kernel.library.spiral_parameters(kernel.number)))
+    given = sizes_at(params)
+    if taken != given:
+        raise KernelError(f"{kernel.name}: takes parameters of {taken} bytes; the launcher's formats have {given}.")
+
+
 def _require_limits(name: str, grid: Sequence[int], block: Sequence[int], shared: int) -> None:
     if len(grid) != 3 or any(not 1 <= n <= most for n, most in zip(grid, _GRID_LIMITS, strict=True)):
         raise KernelError(f"{name}: expected a grid of 1 to {_GRID_LIMITS} blocks; received {tuple(grid)}.")
@@ -252,15 +269,16 @@ def _require_limits(name: str, grid: Sequence[int], block: Sequence[int], shared
         raise KernelError(f"{name}: expected at most {SHARED_MEMORY} bytes of shared memory; received {shared}.")
 
 
-def _line_of(library: Path, launch: Any, fault: int | None) -> str:
+def _line_of(library: ctypes.CDLL, fault: int | None) -> str:
     """Source line of an instruction, as binutils tells it; empty where they are not installed."""
-    if not fault:
+    if not fault or not shutil.which("addr2line") or not shutil.which("nm"):
         return ""
-    base = ctypes.cast(launch, ctypes.c_void_p).value or 0
-    symbols = subprocess.run(["nm", "-D", str(library)], capture_output=True, text=True).stdout
-    offset = next((int(s.split()[0], 16) for s in symbols.splitlines() if s.endswith(" spiral_launch")), None)
-    if offset is None:
-        return ""
-    command = ["addr2line", "-s", "-e", str(library), hex(fault - base + offset)]
-    line = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    return f" ({line.split(' (')[0]})" if line and not line.startswith("?") else ""
+    here = ctypes.cast(library.spiral_launch, ctypes.c_void_p).value or 0
+    symbols = subprocess.run(["nm", "-D", library._name], capture_output=True, text=True).stdout
+    for line in symbols.splitlines():
+        if line.endswith(" spiral_launch"):
+            offset = fault - here + int(line.split()[0], 16)
+            command = ["addr2line", "-s", "-e", library._name, hex(offset)]
+            place = subprocess.run(command, capture_output=True, text=True).stdout.split(" (")[0].strip()
+            return "" if place.startswith("?") else f" ({place})"
+    return ""
