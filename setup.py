@@ -120,7 +120,7 @@ else:
     print("spiral: no C++ compiler found; the NumPy kernels will be used (slower)", file=sys.stderr)
 
 # sources only, so find_packages does not see them; setuptools wants every folder of the wheel to be a package
-kernel_folders = [f"spiral.kernels.{p.parent.name}" for p in KERNELS.glob("*/*.h")]
+kernel_folders = [f"spiral.kernels.{p.parent.name}" for p in KERNELS.glob("*/*.*h")]
 setup(
     packages=sorted({*find_packages(include=["spiral", "spiral.*"]), *kernel_folders}),
     py_modules=["spiral_command"],

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from spiral.backend import ANY, Cap, Kernel
-from spiral.backends.cuda.arrays import cast_into, copy_into, dense
+from spiral.backends.cuda.arrays import cast, cast_into, copy_into, dense
 from spiral.device_array import DeviceArray
+from spiral.dtype import as_dtype
 
 _ARRAYS = Cap(ANY.dtypes, ANY.integers)
 
@@ -25,7 +26,7 @@ def _astype(x: DeviceArray, dtype: Any, y: DeviceArray) -> None:
 
 
 def _overwrite(x: DeviceArray, source: DeviceArray) -> None:
-    copy_into(source, x)
+    copy_into(cast(source, as_dtype(x.dtype)).broadcast_to(x.shape), x)
 
 
 def kernels() -> Iterator[Kernel]:

@@ -42,9 +42,7 @@ __device__ inline double up(double x) { return x; }
 __device__ inline float up(bf16 x) { return float_of((u32)x.bits << 16); }
 __device__ inline float up(f16 x) {
 #ifdef SPIRAL_ON_CPU
-  _Float16 h;
-  __builtin_memcpy(&h, &x.bits, 2);
-  return (float)h;
+  return spiral_cpu::half_to_float(x.bits);
 #else
   float y;
   asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
@@ -79,10 +77,7 @@ template <>
 struct Down<f16> {
   static __device__ f16 of(float x) {
 #ifdef SPIRAL_ON_CPU
-    _Float16 h = (_Float16)x;
-    f16 r;
-    __builtin_memcpy(&r.bits, &h, 2);
-    return r;
+    return f16{spiral_cpu::float_to_half(x)};
 #else
     f16 r;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r.bits) : "f"(x));
@@ -109,6 +104,18 @@ __device__ inline Pack<T> load16(const T* p) { return *(const Pack<T>*)p; }
 template <class T>
 __device__ inline void store16(T* p, const Pack<T>& v) { *(Pack<T>*)p = v; }
 __device__ inline bool aligned16(const void* p) { return ((u64)p & 15) == 0; }
+
+// ---------------------------------------------------------------- shared memory
+// What the launch asked for, as an array of T; aligned for any access.
+template <class T>
+__device__ inline T* dynamic_shared() {
+#ifdef SPIRAL_ON_CPU
+  return (T*)spiral_cpu::dynamic_shared_memory();
+#else
+  extern __shared__ __align__(128) unsigned char spiral_dynamic_shared_memory[];
+  return (T*)spiral_dynamic_shared_memory;
+#endif
+}
 
 // ---------------------------------------------------------------- block reductions
 struct Add {

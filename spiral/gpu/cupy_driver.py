@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from spiral.backend import Unavailable
 from spiral.errors import KernelError, OutOfMemoryError
 from spiral.gpu.driver import CudaSource, Driver, Facts
 from spiral.gpu.memory import out_of_memory
+from spiral.gpu.usage import Usage
 
 _TO_DEVICE, _TO_HOST, _ON_DEVICE = 1, 2, 3  # cudaMemcpyKind
 _STATIC_SHARED = 48 * 1024  # what a block gets without asking
@@ -63,6 +64,8 @@ class CupyDriver:
         self._modules: list[Any] = []  # keep what handles point to
         self.functions: dict[Any, Any] = {}
         self.synchronizations = 0
+        self.usage = Usage()
+        self._side: Any = None  # the stream of copies that run ahead, made when there is one
         version = runtime.driverGetVersion()
         self.facts = Facts(
             name=properties["name"].decode(),
@@ -79,7 +82,7 @@ class CupyDriver:
         """See `spiral.gpu.Driver`; from a pool of our own, in stream order."""
         with self._device, self.stream:
             try:
-                return _Block(self._pool.malloc(nbytes))
+                return _Block(self._pool.malloc(nbytes), self.usage)
             except self._cupy.cuda.memory.OutOfMemoryError:
                 free, total = self._runtime.memGetInfo()
                 cached = self._pool.free_bytes()
@@ -143,6 +146,68 @@ class CupyDriver:
         self.synchronizations += 1
         self.stream.synchronize()
 
+    def event(self) -> Any:
+        """See `spiral.gpu.Driver`."""
+        event = self._cupy.cuda.Event()
+        event.record(self.stream)
+        return _Event(event, self)
+
+    def pinned(self, nbytes: int) -> np.ndarray[Any, Any]:
+        """See `spiral.gpu.Driver`."""
+        return np.frombuffer(self._cupy.cuda.alloc_pinned_memory(nbytes), np.uint8, nbytes)
+
+    def write_ahead(self, address: int, array: np.ndarray[Any, Any]) -> Any:
+        """See `spiral.gpu.Driver`."""
+        with self._device:
+            if self._side is None:
+                self._side = self._cupy.cuda.Stream(non_blocking=True)
+            # the memory may have been somebody else's: what is enqueued so far comes first
+            self._side.wait_event(self.event().event)
+            self._runtime.memcpyAsync(address, array.ctypes.data, array.nbytes, _TO_DEVICE, self._side.ptr)
+            done = self._cupy.cuda.Event()
+            done.record(self._side)
+            self.stream.wait_event(done)
+        return _Event(done, self)
+
+    def capture(self, enqueue: Callable[[], None]) -> Any:
+        """See `spiral.gpu.Driver`."""
+        with self._device, self.stream:
+            self.stream.begin_capture()
+            try:
+                enqueue()
+            except BaseException:
+                self.stream.end_capture()  # else the stream stays unusable
+                raise
+            graph = self.stream.end_capture()
+        return _Graph(graph, self.stream)
+
+
+class _Event:
+    """A moment on CuPy's stream; see `spiral.gpu.driver.Event`."""
+
+    def __init__(self, event: Any, driver: CupyDriver) -> None:
+        self.event, self._driver = event, driver
+
+    def done(self) -> bool:
+        return bool(self.event.done)
+
+    def wait(self) -> None:
+        self._driver.synchronizations += 1
+        self.event.synchronize()
+
+    def milliseconds_since(self, earlier: _Event) -> float:
+        return float(self._driver._cupy.cuda.get_elapsed_time(earlier.event, self.event))
+
+
+class _Graph:
+    """A CUDA graph on the stream that it was captured from."""
+
+    def __init__(self, graph: Any, stream: Any) -> None:
+        self._graph, self._stream = graph, stream
+
+    def launch(self) -> None:
+        self._graph.launch(self._stream)
+
 
 _FOLDER = Path(__file__).resolve().parent.parent / "kernels" / "cuda"
 
@@ -150,9 +215,13 @@ _FOLDER = Path(__file__).resolve().parent.parent / "kernels" / "cuda"
 class _Block:
     """CuPy's memory, returned to its pool when this dies."""
 
-    __slots__ = ("__weakref__", "_pointer", "address", "nbytes")
+    __slots__ = ("__weakref__", "_pointer", "_usage", "address", "nbytes")
 
-    def __init__(self, pointer: Any) -> None:
-        self._pointer = pointer
+    def __init__(self, pointer: Any, usage: Usage) -> None:
+        self._pointer, self._usage = pointer, usage
         self.address: int = pointer.ptr
         self.nbytes: int = pointer.mem.size
+        usage.add(self.nbytes)
+
+    def __del__(self) -> None:
+        self._usage.remove(self.nbytes)

@@ -11,13 +11,14 @@ so a kernel finds it as ``array.memory``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from spiral.device_array import Block
+from spiral.gpu.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,33 @@ class CudaSource:
     names: tuple[str, ...]
 
 
+class Event(Protocol):
+    """A moment on a device's stream."""
+
+    def done(self) -> bool:
+        """Whether the device has got there; does not wait."""
+
+    def wait(self) -> None:
+        """Waits until the device has got there."""
+
+    def milliseconds_since(self, earlier: Any) -> float:
+        """Device time between two events, both of which must be done."""
+
+
+class Graph(Protocol):
+    """Work that was captured, to be enqueued again as a whole."""
+
+    def launch(self) -> None:
+        """Enqueues it."""
+
+
 @runtime_checkable
 class Driver(Protocol):
     """A device. Everything is ordered on its one stream; nothing waits but `read` and `synchronize`."""
 
     facts: Facts
+    usage: Usage
+    """Bytes of the blocks alive, and their peak."""
     synchronizations: int
     """How often the host has waited for the device."""
     functions: dict[Any, Any]
@@ -110,3 +133,23 @@ class Driver(Protocol):
 
     def synchronize(self) -> None:
         """Waits until everything enqueued is done."""
+
+    def event(self) -> Event:
+        """Marks this moment on the stream."""
+
+    def pinned(self, nbytes: int) -> np.ndarray[Any, Any]:
+        """Host memory that the device reads at full speed while the host goes on; bytes, contents undefined."""
+
+    def write_ahead(self, address: int, array: np.ndarray[Any, Any]) -> Event:
+        """Copies `pinned` memory to the device beside the stream's work, which waits for it where it stands now.
+
+        Returns:
+            When it is done, the host memory may be reused.
+        """
+
+    def capture(self, enqueue: Callable[[], None]) -> Graph:
+        """What ``enqueue`` launches, copies and fills, as a graph; nothing of it runs now.
+
+        Raises:
+            spiral.errors.KernelError: it reads, waits or allocates memory that the pool does not have.
+        """

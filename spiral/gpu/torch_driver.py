@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from spiral.backend import Unavailable
 from spiral.errors import KernelError, OutOfMemoryError
 from spiral.gpu.driver import CudaSource, Driver, Facts
 from spiral.gpu.memory import out_of_memory
+from spiral.gpu.usage import Usage
 
 _STATIC_SHARED = 48 * 1024  # what a block gets without asking
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
@@ -51,6 +52,8 @@ class TorchDriver:
         self._many = torch.cuda.device_count() > 1
         self.functions: dict[Any, Any] = {}
         self.synchronizations = 0
+        self.usage = Usage()
+        self._side: Any = None  # the stream of copies that run ahead, made when there is one
         p = torch.cuda.get_device_properties(index)
         self.facts = Facts(
             name=p.name,
@@ -80,7 +83,7 @@ class TorchDriver:
         except self._torch.cuda.OutOfMemoryError:
             free, total = self._torch.cuda.mem_get_info(self.index)
             raise OutOfMemoryError(f"cuda:{self.index}: {out_of_memory(nbytes, free, total)}") from None
-        return _Block(address, nbytes, self._torch.cuda.caching_allocator_delete)
+        return _Block(address, nbytes, self._torch.cuda.caching_allocator_delete, self.usage)
 
     def memory(self) -> dict[str, int]:
         """Bytes of PyTorch's allocator that are in use and kept, and what the device has free and in total."""
@@ -147,14 +150,77 @@ class TorchDriver:
         self.synchronizations += 1
         self.stream.synchronize()
 
+    def event(self) -> Any:
+        """See `spiral.gpu.Driver`."""
+        event = self._torch.cuda.Event(enable_timing=True)
+        event.record(self.stream)
+        return _Event(event, self)
+
+    def pinned(self, nbytes: int) -> np.ndarray[Any, Any]:
+        """See `spiral.gpu.Driver`."""
+        memory: np.ndarray[Any, Any] = self._torch.empty(nbytes, dtype=self._torch.uint8, pin_memory=True).numpy()
+        return memory
+
+    def write_ahead(self, address: int, array: np.ndarray[Any, Any]) -> Any:
+        """See `spiral.gpu.Driver`."""
+        self._use()
+        if self._side is None:
+            self._side = self._torch.cuda.Stream(self.index)
+        # the memory may have been somebody else's: what is enqueued so far comes first
+        self._side.wait_stream(self.stream)
+        source, size = ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes)
+        side = ctypes.c_void_p(self._side.cuda_stream)
+        self._check(self._library.cuMemcpyHtoDAsync_v2(ctypes.c_uint64(address), source, size, side), "copy to it")
+        done = self._torch.cuda.Event(enable_timing=True)
+        done.record(self._side)
+        self.stream.wait_event(done)
+        return _Event(done, self)
+
+    def capture(self, enqueue: Callable[[], None]) -> Any:
+        """See `spiral.gpu.Driver`."""
+        graph = self._torch.cuda.CUDAGraph()
+        with self._torch.cuda.graph(graph, stream=self.stream):
+            enqueue()
+        return _Graph(graph, self.stream, self._torch)
+
+
+class _Event:
+    """A moment on PyTorch's stream; see `spiral.gpu.driver.Event`."""
+
+    def __init__(self, event: Any, driver: TorchDriver) -> None:
+        self.event, self._driver = event, driver
+
+    def done(self) -> bool:
+        return bool(self.event.query())
+
+    def wait(self) -> None:
+        self._driver.synchronizations += 1
+        self.event.synchronize()
+
+    def milliseconds_since(self, earlier: _Event) -> float:
+        return float(earlier.event.elapsed_time(self.event))
+
+
+class _Graph:
+    """A CUDA graph on the stream that it was captured from."""
+
+    def __init__(self, graph: Any, stream: Any, torch: Any) -> None:
+        self._graph, self._stream, self._torch = graph, stream, torch
+
+    def launch(self) -> None:
+        with self._torch.cuda.stream(self._stream):
+            self._graph.replay()
+
 
 class _Block:
     """Memory of PyTorch's allocator, returned when this dies."""
 
-    __slots__ = ("__weakref__", "_free", "address", "nbytes")
+    __slots__ = ("__weakref__", "_free", "_usage", "address", "nbytes")
 
-    def __init__(self, address: int, nbytes: int, free: Any) -> None:
-        self.address, self.nbytes, self._free = address, nbytes, free
+    def __init__(self, address: int, nbytes: int, free: Any, usage: Usage) -> None:
+        self.address, self.nbytes, self._free, self._usage = address, nbytes, free, usage
+        usage.add(nbytes)
 
     def __del__(self) -> None:
+        self._usage.remove(self.nbytes)
         self._free(self.address)

@@ -73,3 +73,11 @@ def _refusing(name: str, method: Any) -> Any:
         return method(self, *operands, **named)
 
     return run
+
+
+def host_driver() -> Any:
+    """A driver of host memory for the interpreter, made exact."""
+    from spiral.testing.recording import RecordingDriver
+
+    patch()
+    return RecordingDriver(on_processor=True)

@@ -260,7 +260,7 @@ def test_resources_of_something_else_are_an_error():
 
 def test_compiled_kernels_are_refused_on_host_memory():
     with pytest.raises(KernelError, match="add: .*recording driver without TRITON_INTERPRET=1"):
-        TritonKernel(add, ADD, {"BLOCK": 128})(RecordingDriver(0), (1, 1, 1), 0, 0, 0, 1, 1.0)
+        TritonKernel(add, ADD, {"BLOCK": 128})(RecordingDriver(on_processor=True), (1, 1, 1), 0, 0, 0, 1, 1.0)
 
 
 def test_a_device_that_is_gone_takes_its_kernels_along():

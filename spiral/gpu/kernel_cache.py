@@ -1,0 +1,76 @@
+"""Compiled CUDA C++ kernels, kept on disk so that only the first process compiles them.
+
+A file per kernel in ``SPIRAL_CACHE`` (default ``~/.cache/spiral``), named by the hash of everything that the
+machine code depends on: the source with what it includes, the name expression, the architecture, NVRTC's version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from spiral.gpu import nvrtc
+
+_INCLUDE = re.compile(rb'^\s*#include\s+"([^"]+)"', re.M)
+
+
+def folder() -> Path:
+    """Where compiled kernels are kept."""
+    return Path(os.environ.get("SPIRAL_CACHE") or Path.home() / ".cache" / "spiral") / "kernels"
+
+
+@cache
+def source_hash(file: Path) -> str:
+    """Hash of a CUDA C++ file and of the files beside it that it includes, in order."""
+    seen: dict[Path, bytes] = {}
+
+    def read(path: Path) -> None:
+        if path not in seen:
+            seen[path] = path.read_bytes()
+            for name in _INCLUDE.findall(seen[path]):
+                read((path.parent / name.decode()).resolve())
+
+    read(file.resolve())
+    digest = hashlib.sha256()
+    for path, text in seen.items():
+        digest.update(path.name.encode() + b"\0" + text + b"\0")
+    return digest.hexdigest()
+
+
+def cubin(file: Path, name: str, arch: str) -> tuple[str, bytes]:
+    """The mangled name and the machine code of one kernel, from the cache or compiled.
+
+    Args:
+        file: of ``kernels/cuda``.
+        name: its name expression.
+        arch: such as ``sm_90``.
+
+    Raises:
+        spiral.errors.KernelError: NVRTC refuses it.
+    """
+    parts = (source_hash(file), name, arch, nvrtc.version())
+    path = folder() / f"{hashlib.sha256(repr(parts).encode()).hexdigest()}.cubin"
+    try:
+        lowered, _, image = path.read_bytes().partition(b"\0")
+    except FileNotFoundError:  # not compiled yet
+        text, image = nvrtc.compile_cubin(file, (name,), arch)[name]
+        _keep(path, text.encode() + b"\0" + image)
+        return text, image
+    return lowered.decode(), image
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Writes a file that other processes read whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(content)
+        os.replace(partial, path)
+    except OSError:
+        os.unlink(partial)
+        raise
