@@ -17,6 +17,7 @@ import numpy as np
 from spiral.backend import ANY, Cap, Kernel
 from spiral.backends.cuda.arrays import NAMES, THREADS, cast, cast_into, copy_into, dense
 from spiral.backends.cuda.launching import CudaKernel, Source
+from spiral.backends.cuda.rows import BLOCKS, column_threads, power
 from spiral.device_array import DeviceArray
 from spiral.dtype import (
     FLOATS,
@@ -33,9 +34,6 @@ from spiral.dtype import (
     uint32,
     uint64,
 )
-
-BLOCKS = 1056
-"""As many as keep a large GPU busy: 8 on each of 132 multiprocessors. The same on every device, so that sums are."""
 
 _SOURCE = Source("reduce.cu")
 _OPTIONS = "dQ"
@@ -252,16 +250,11 @@ def _join(
         states, outer, n, inner = made, 1, segments, outer * inner
 
 
-def _power(n: int) -> int:
-    """The least power of two that is not less."""
-    return 1 << max(0, n - 1).bit_length()
-
-
 def _row_shape(rows: int, n: int, per_pack: int) -> tuple[int, int]:
     """Threads that share a row, and elements of a segment."""
     packs = -(-n // per_pack)
     if packs <= 32 or (packs <= 128 and rows >= BLOCKS):
-        return min(32, _power(-(-packs // 4))), n
+        return min(32, power(-(-packs // 4))), n
     least = THREADS * 4 * per_pack  # elements that give each thread four loads
     segments = min(-(-n // least), max(1, BLOCKS // rows))
     return THREADS, -(-n // (segments * THREADS * per_pack)) * THREADS * per_pack
@@ -269,12 +262,8 @@ def _row_shape(rows: int, n: int, per_pack: int) -> tuple[int, int]:
 
 def _column_shape(columns: int, n: int) -> tuple[int, int]:
     """Threads of a block side by side, and elements of a segment; ``columns`` are what one thread takes."""
-    by = 1
-    most = min(THREADS // min(32, _power(columns)), _power(-(-n // 8)))
-    while by < most and columns * by < BLOCKS * THREADS // 2:
-        by *= 2
-    across = THREADS // by
-    segments = max(1, min(n // (by * 16), BLOCKS // -(-columns // across)))
+    across = column_threads(columns, n)
+    segments = max(1, min(n * across // (16 * THREADS), BLOCKS // -(-columns // across)))
     return across, max(1, -(-n // segments))
 
 

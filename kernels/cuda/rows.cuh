@@ -20,6 +20,11 @@ __device__ inline Pack<T> load_part(const T* row, i64 i, i64 n, bool aligned, T 
   constexpr int N = Pack<T>::N;
   if (aligned && i >= 0 && i + N <= n) return load16(row + i);
   Pack<T> v;
+  if (i >= n) {
+#pragma unroll
+    for (int j = 0; j < N; j++) v.at[j] = fill;
+    return v;
+  }
 #pragma unroll
   for (int j = 0; j < N; j++) v.at[j] = i + j >= 0 && i + j < n ? row[i + j] : fill;
   return v;
@@ -61,11 +66,46 @@ __device__ inline A group_reduce(A x, A neutral, int group, A* scratch) {
   return x;
 }
 
+// Sums of two values at once.
+template <class A>
+__device__ inline void group_sum2(A& a, A& b, int group, A* scratch) {  // `scratch` holds 64 values
+  const int width = group < 32 ? group : 32;
+  for (int d = width >> 1; d > 0; d >>= 1)
+    a += __shfl_xor_sync(0xffffffffu, a, d), b += __shfl_xor_sync(0xffffffffu, b, d);
+  if (group <= 32) return;
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = blockDim.x >> 5;
+  if (lane == 0) scratch[warp] = a, scratch[32 + warp] = b;
+  __syncthreads();
+  a = lane < warps ? scratch[lane] : (A)0, b = lane < warps ? scratch[32 + lane] : (A)0;
+  for (int d = 16; d > 0; d >>= 1)
+    a += __shfl_xor_sync(0xffffffffu, a, d), b += __shfl_xor_sync(0xffffffffu, b, d);
+  __syncthreads();
+}
+
 // The larger; NaN loses. For maxima that are subtracted before exp, which brings NaN back.
 struct Larger {
   static __device__ float of(float a, float b) { return fmaxf(a, b); }
   static __device__ double of(double a, double b) { return fmax(a, b); }
 };
+
+// A maximum so far, and the sum of exp(x - top) of the elements so far.
+template <class A>
+struct Online {
+  A top, sum;
+};
+// What to subtract: exp(-inf - base) must be 0 also where there is nothing else.
+template <class A>
+__device__ inline A base_of(A top) { return top == (A)float_of(0xff800000u) ? (A)0 : top; }
+template <class A>
+__device__ inline Online<A> join(const Online<A>& s, const Online<A>& t) {
+  const A top = Larger::of(s.top, t.top), base = base_of(top);
+  return {top, s.sum * exp(s.top - base) + t.sum * exp(t.top - base)};
+}
+template <class A>
+__device__ inline Online<A> group_join(Online<A> s, int group, A* scratch) {
+  const A top = group_reduce<Larger>(s.top, (A)float_of(0xff800000u), group, scratch);
+  return {top, group_reduce<Add>(s.sum * exp(s.top - base_of(top)), (A)0, group, scratch)};
+}
 
 template <class A>
 __device__ inline A minus_infinity() { return (A)float_of(0xff800000u); }
