@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 from spiral.backends.cuda.arrays import NAMES, THREADS, blocks, collapsed, dense
-from spiral.backends.cuda.launching import Source
+from spiral.backends.cuda.launching import CudaKernel, Source
 from spiral.backends.cuda.products import PRODUCT_FORMAT, Products, Tile
 from spiral.device_array import DeviceArray
-from spiral.dtype import DType, as_dtype, float32, float64, int32, int64
+from spiral.dtype import FLOATS, DType, as_dtype, bfloat16, float16, float32, float64, int32, int64
 
-STRIDED_FORMAT = "P4i4i4q"
+STRIDED_FORMAT = "P5i4i4x4q"
 MATRIX_FORMAT = "PPqqi4x"
 BATCH_AXES = 4
 _LONGEST_STRIDE = 2**31 - 1
@@ -27,7 +28,23 @@ SIMT_TILES: dict[DType, tuple[Tile, ...]] = {
 """Tiles of the ordinary arithmetic units, by what they compute in, largest first."""
 
 
-def _products(d: DType) -> Products:
+_MMA_TILES = {
+    d: (
+        Tile(f"spiral::LargeMma<{NAMES[d]}>", 128, 128, 32, 256, 4 * 64 * 256),
+        Tile(f"spiral::SmallMma<{NAMES[d]}>", 64, 64, 32, 128, 4 * 64 * 128),
+    )
+    for d in (float16, bfloat16)
+}
+"""Tiles of the tensor cores, largest first."""
+_WAYS = tuple(itertools.product((True, False), repeat=2))
+
+
+def _finish(d: DType, wide: DType) -> CudaKernel:
+    name = f"spiral::finish<{NAMES[wide]}, spiral::Matrix<{NAMES[d]}>>"
+    return LINEAR.kernel(name, PRODUCT_FORMAT, MATRIX_FORMAT, "i")
+
+
+def _simt(d: DType) -> Products:
     t = NAMES[d]
     kernels = {
         tile: LINEAR.kernel(
@@ -36,8 +53,20 @@ def _products(d: DType) -> Products:
         )
         for tile in SIMT_TILES[d]
     }  # fmt: skip
-    finish = LINEAR.kernel(f"spiral::finish<{t}, spiral::Matrix<{t}>>", PRODUCT_FORMAT, MATRIX_FORMAT, "i")
-    return Products(kernels, finish, d.numpy)
+    return Products(kernels, _finish(d, d), d.numpy)
+
+
+def _mma(d: DType, finish: CudaKernel, a_along_k: bool, b_along_k: bool) -> Products:
+    t = NAMES[d]
+    ways = f"{a_along_k}, {b_along_k}".lower()
+    kernels = {
+        tile: LINEAR.kernel(
+            f"spiral::mma_product<{tile.name}, spiral::Strided<{t}>, spiral::Strided<{t}>, spiral::Matrix<{t}>, {ways}>",
+            STRIDED_FORMAT, STRIDED_FORMAT, MATRIX_FORMAT, PRODUCT_FORMAT,
+        )
+        for tile in _MMA_TILES[d]
+    }  # fmt: skip
+    return Products(kernels, finish, float32.numpy)
 
 
 def transposed(x: DeviceArray) -> DeviceArray:
@@ -45,18 +74,24 @@ def transposed(x: DeviceArray) -> DeviceArray:
     return x.transpose((*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
-_PRODUCTS = {d: _products(d) for d in SIMT_TILES}
-_SUMS = {
-    d: LINEAR.kernel(f"spiral::column_sums<{NAMES[d]}>", "P", MATRIX_FORMAT, PRODUCT_FORMAT) for d in (float32, float64)
+_PRODUCTS = {(d, *way): p for d in SIMT_TILES for p in (_simt(d),) for way in _WAYS}
+_PRODUCTS |= {
+    (d, *way): _mma(d, finish, *way) for d in _MMA_TILES for finish in (_finish(d, float32),) for way in _WAYS
 }
+_SUMS = {d: LINEAR.kernel(f"spiral::column_sums<{NAMES[d]}>", "P", MATRIX_FORMAT, PRODUCT_FORMAT) for d in FLOATS}
 
 
-def _operand(x: DeviceArray, row_axis: int, k_axis: int, lengths: tuple[int, ...], steps: tuple[int, ...]) -> Any:
-    size = x.dtype.itemsize
-    rest = BATCH_AXES - len(lengths)
-    return (
-        x.address, x.strides[row_axis] // size, x.strides[k_axis] // size, x.shape[row_axis], x.shape[k_axis],
-        *(1,) * rest, *lengths, *(0,) * rest, *(s // size for s in steps),
+def _operand(x: DeviceArray, lengths: tuple[int, ...], steps: tuple[int, ...]) -> tuple[bool, Any]:
+    """Whether x (..., rows, k) lies along k, and the values of its ``Strided``."""
+    size, rest = x.dtype.itemsize, BATCH_AXES - len(lengths)
+    row, k = (s // size for s in x.strides[-2:])
+    along_k = k == 1 or row != 1
+    other, near, length = (row, k, x.shape[-1]) if along_k else (k, row, x.shape[-2])
+    per_piece = 16 // size
+    steps = tuple(s // size for s in steps)
+    pieces = near == 1 and not (x.address % 16 or any(v % per_piece for v in (other, length, *steps)))
+    return along_k, (
+        x.address, row, k, *x.shape[-2:], pieces, *(1,) * rest, *lengths, *(0,) * rest, *steps
     )  # fmt: skip
 
 
@@ -89,10 +124,10 @@ def multiply(
         wide_x, wide_w = dense(wide_x), dense(wide_w)
         lengths, (x_steps, w_steps) = collapsed(lead, wide_x.strides[:-2], wide_w.strides[:-2])
     batch = math.prod(lead)
-    a = _operand(wide_x, -2, -1, lengths, x_steps)
-    b = _operand(wide_w, -2, -1, lengths, w_steps)
+    x_along_k, a = _operand(wide_x, lengths, x_steps)
+    w_along_k, b = _operand(wide_w, lengths, w_steps)
     to = (y.address, 0 if bias is None else bias.address, m, n, ACTIVATIONS[activation])
-    _PRODUCTS[as_dtype(y.dtype)](y.memory, m, n, k, batch, a, b, to, splits)
+    _PRODUCTS[as_dtype(y.dtype), x_along_k, w_along_k](y.memory, m, n, k, batch, a, b, to, splits)
 
 
 def column_sums(x: DeviceArray, y: DeviceArray, splits: int = 0) -> None:
@@ -105,7 +140,7 @@ def column_sums(x: DeviceArray, y: DeviceArray, splits: int = 0) -> None:
     splits = splits or max(1, min(4 * gpu.facts.multiprocessors // across, rows // 64))
     chunk = max(1, -(-rows // splits))
     splits = max(1, -(-rows // chunk))
-    products = _PRODUCTS[d]
+    products = _PRODUCTS[d, True, True]
     part = DeviceArray.empty(gpu, (splits, n), products.wide) if splits > 1 else None
     shape = (0 if part is None else part.address, 1, n, rows, chunk, 1, across, 1)
     to = (y.address, 0, 1, n, 0)

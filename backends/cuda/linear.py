@@ -10,10 +10,11 @@ from spiral.backend import ANY, Cap, Kernel
 from spiral.backends.cuda.arrays import cast, cast_into, dense
 from spiral.backends.cuda.gemm import column_sums, multiply, transposed
 from spiral.device_array import DeviceArray
-from spiral.dtype import DType, as_dtype, float32, float64, int32, int64
+from spiral.dtype import FLOATS, DType, as_dtype, float32, float64, int32, int64
 
-_FLOAT = Cap((float32, float64))
-_ANY = Cap((float32, float64), integers=ANY.integers)
+_EXACT = (float32, float64)
+_TENSOR_CORES = Cap(FLOATS, cc=(80, 999))
+"""16-bit operands go to tensor cores, through instructions of sm_80 and later."""
 
 
 def _compute_in(d: DType) -> DType:
@@ -93,6 +94,8 @@ def _linear_grad(
 
 def kernels() -> Iterator[Kernel]:
     """The family's table."""
-    yield Kernel("matmul", _matmul, _ANY)
-    yield Kernel("linear", _linear, _FLOAT)
-    yield Kernel("linear_grad", _linear_grad, _FLOAT)
+    yield Kernel("matmul", _matmul, Cap(_EXACT, integers=ANY.integers))
+    yield Kernel("matmul", _matmul, _TENSOR_CORES)
+    for name, fn in (("linear", _linear), ("linear_grad", _linear_grad)):
+        yield Kernel(name, fn, Cap(_EXACT))
+        yield Kernel(name, fn, _TENSOR_CORES)

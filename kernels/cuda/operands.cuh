@@ -4,9 +4,12 @@
 //   T at(int row, int k)      the element, 0 outside of its rows and ks
 //   Walk, walk, get, advance  the same for a thread that takes elements at equal distances, then those k_advance on
 //   bool along_k()            whether neighbours in memory are neighbours in k (else in the row)
+//   bool vector()             whether 8 neighbours can be copied as 16 bytes, and then `rows`, `ks` and
+//   const T* address(row, k)
 //   void select(i64 batch)    moves to one product of a batch
 // and a destination has
 //   void put(i64 batch, int m, int n, W value)
+//   void put2(...)            two values, of n and n + 1, n being even
 #pragma once
 #include "spiral.cuh"
 
@@ -27,17 +30,18 @@ struct Unwalked {
   __device__ void advance(Walk& w, int k_advance) const { w.k += k_advance; }
 };
 
-// A matrix with any strides, in elements; batch axes that the operand lacks have stride 0. struct format "Piiii4i4q".
+// A matrix with any strides, in elements; batch axes that the operand lacks have stride 0. struct format "P5i4i4x4q".
 template <class T_>
 struct Strided {
   typedef T_ T;
   const T* p;
   int row, k;  // 32 bits: a product with them is one instruction, and 64-bit strides cost the large tile its registers
   int rows, ks;
+  int pieces;  // elements come in aligned pieces of 16 bytes along the axis whose stride is 1
   int batch[BATCH_AXES];  // lengths, the last axis runs fastest; 1 where there is none
   i64 step[BATCH_AXES];
 
-  __device__ T at(int r, int i) const { return r < rows && i < ks ? p[(i64)r * row + (i64)i * k] : T{}; }
+  __device__ T at(int r, int i) const { return r < rows && i < ks ? *address(r, i) : T{}; }
   struct Walk {  // everything that does not change is worked out before the loop: registers are what limits the tile
     const T* p;
     i64 step;
@@ -49,13 +53,15 @@ struct Strided {
     u32 inside = 0;
     for (int j = 0; j < N; j++) inside |= (u32)(r + j * row_step < rows) << j;
     const i64 step = (i64)row_step * row + (i64)k_step * k;
-    return Walk{p + (i64)r * row + (i64)i * k, step, k_advance * k, k_step, ks - i, inside};
+    return Walk{address(r, i), step, k_advance * k, k_step, ks - i, inside};
   }
   __device__ T get(const Walk& w, int i) const {
     return (w.inside >> i & 1) && i * w.k_step < w.left ? w.p[i * w.step] : T{};
   }
   __device__ void advance(Walk& w, int k_advance) const { w.p += w.advance, w.left -= k_advance; }
   __device__ bool along_k() const { return k == 1 || row != 1; }
+  __device__ bool vector() const { return pieces; }
+  __device__ const T* address(int r, int i) const { return p + (i64)r * row + (i64)i * k; }
   __device__ void select(i64 b) {
     for (int d = BATCH_AXES - 1; d >= 0; d--) {
       if (batch[d] == 1) continue;
@@ -76,10 +82,23 @@ struct Matrix {
   int activation;
 
   template <class W>
-  __device__ void put(i64 batch, int m, int n, W v) const {
+  __device__ W finished(int n, W v) const {
     if (bias) v += up(bias[n]);
-    if (activation == RELU) v = v < 0 ? (W)0 : v;  // NaN stays NaN
-    y[(batch * rows + m) * columns + n] = down<T>(v);
+    return activation == RELU && v < 0 ? (W)0 : v;  // NaN stays NaN
+  }
+  template <class W>
+  __device__ void put(i64 batch, int m, int n, W v) const {
+    y[(batch * rows + m) * columns + n] = down<T>(finished(n, v));
+  }
+  template <class W>
+  __device__ void put2(i64 batch, int m, int n, W v, W w) const {
+    struct alignas(2 * sizeof(T)) Two { T first, second; };
+    T* const at = y + (batch * rows + m) * columns + n;
+    const T first = down<T>(finished(n, v)), second = down<T>(finished(n + 1, w));
+    if (columns & 1)
+      at[0] = first, at[1] = second;
+    else
+      *(Two*)at = Two{first, second};
   }
 };
 
@@ -114,6 +133,14 @@ __device__ inline void give(const Product<W>& p, const Destination& y, i64 batch
     y.put(batch, m, n, v);
   else
     p.partial[((blockIdx.y * p.batch + batch) * p.m + m) * p.n + n] = v;
+}
+
+template <class W, class Destination>
+__device__ inline void give2(const Product<W>& p, const Destination& y, i64 batch, int m, int n, W v, W w) {
+  if (m < p.m && n + 1 < p.n && gridDim.y == 1)
+    y.put2(batch, m, n, v, w);
+  else
+    give(p, y, batch, m, n, v), give(p, y, batch, m, n + 1, w);
 }
 
 // Sums the parts of `splits` splits, in order. One thread per element of the result. Reads splits * M * N of W.

@@ -36,6 +36,29 @@ def test_edges_of_tiles_in_every_layout(dtype, m, n, k, transposed):
     np.testing.assert_allclose(y.to_host(), want, rtol=0, atol=1e-5 * k**0.5)
 
 
+@pytest.mark.parametrize("dtype", [sp.float16, sp.bfloat16], ids=lambda d: d.name)
+@pytest.mark.parametrize("m, n, k, offset", [(136, 72, 104, 0), (136, 200, 32, 1), (64, 8, 8, 0), (67, 130, 33, 0)])
+@pytest.mark.parametrize("transposed", ["", "x", "w", "xw"])
+def test_tensor_cores_in_every_layout_with_and_without_aligned_pieces(dtype, m, n, k, offset, transposed):
+    rng = np.random.default_rng(m + n + k)
+
+    def operand(rows, is_transposed):
+        shape = (k, rows) if is_transposed else (rows, k)
+        flat = np.zeros(rows * k + offset, dtype.numpy)
+        flat[offset:] = rng.standard_normal(rows * k).astype(np.float32).astype(dtype.numpy)
+        host = flat[offset:].reshape(shape)
+        device = on_device(flat)[offset:].reshape_view(shape)
+        return (host.T, device.transpose((1, 0))) if is_transposed else (host, device)
+
+    (x, dx), (w, dw) = operand(m, "x" in transposed), operand(n, "w" in transposed)
+    want = x.astype(np.float64) @ w.astype(np.float64).T
+    for splits in (1, 2):
+        y = on_device(np.zeros((m, n), dtype.numpy))
+        gemm.multiply(dx, dw, y, splits=splits)
+        ulp = 2.0**-10 if dtype is sp.float16 else 2.0**-7
+        np.testing.assert_allclose(y.to_host().astype(np.float64), want, rtol=ulp, atol=1e-5 * k**0.5)
+
+
 @pytest.mark.parametrize("splits", [2, 3, 7])
 def test_split_sums_are_added_once_each_and_in_order(splits):
     rng = np.random.default_rng(splits)
