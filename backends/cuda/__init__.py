@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from spiral.backend import DeviceInfo, Kernel, Unavailable
 from spiral.gpu import device_infos
 
-FAMILIES = ("copy", "linear", "norm")
+FAMILIES = ("attention", "copy", "linear", "norm")
 
 
 class CudaBackend:
