@@ -129,6 +129,9 @@ class Memory(Protocol):
     def to_host(self, buffer: Any) -> np.ndarray[Any, Any]:
         """A NumPy array of its own with the values of a buffer; waits for the device."""
 
+    # A memory may also have: report() -> dict of bytes by name ("live", "peak", ...) and restart_peak(), for
+    # `spiral.memory`; from_host_ahead(array) -> buffer, which copies beside the device's other work.
+
 
 @dataclass(frozen=True)
 class DeviceInfo:

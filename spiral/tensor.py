@@ -335,7 +335,7 @@ class Tensor(TensorCore):
             from spiral.creation import asarray
 
             source = asarray(source)
-        F.copy_(self.detach(), source.detach())
+        F.copy_(self.detach(), source.detach().to(self.device))
         return self
 
     # ------------------------------------------------------------ conversions

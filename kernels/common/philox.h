@@ -34,23 +34,23 @@
 #define SPIRAL_PHILOX_ROUNDS 10
 
 // c: the counter on entry, the block's four words on return
-SPIRAL_PHILOX_FN void philox4x32_10(uint32_t c[4], uint32_t k0, uint32_t k1) {
+SPIRAL_PHILOX_FN void philox4x32_10(unsigned int c[4], unsigned int k0, unsigned int k1) {
   for (int round = 0; round < SPIRAL_PHILOX_ROUNDS; round++) {
-    uint64_t p0 = (uint64_t)SPIRAL_PHILOX_M0 * c[0], p1 = (uint64_t)SPIRAL_PHILOX_M1 * c[2];
-    c[0] = (uint32_t)(p1 >> 32) ^ c[1] ^ k0;
-    c[1] = (uint32_t)p1;
-    c[2] = (uint32_t)(p0 >> 32) ^ c[3] ^ k1;
-    c[3] = (uint32_t)p0;
+    unsigned long long p0 = (unsigned long long)SPIRAL_PHILOX_M0 * c[0], p1 = (unsigned long long)SPIRAL_PHILOX_M1 * c[2];
+    c[0] = (unsigned int)(p1 >> 32) ^ c[1] ^ k0;
+    c[1] = (unsigned int)p1;
+    c[2] = (unsigned int)(p0 >> 32) ^ c[3] ^ k1;
+    c[3] = (unsigned int)p0;
     k0 += SPIRAL_PHILOX_W0;
     k1 += SPIRAL_PHILOX_W1;
   }
 }
 
 // one block of a stream
-SPIRAL_PHILOX_FN void philox_block(uint64_t seed, uint64_t stream, uint64_t block, uint32_t words[4]) {
-  words[0] = (uint32_t)block;
-  words[1] = (uint32_t)(block >> 32);
-  words[2] = (uint32_t)stream;
-  words[3] = (uint32_t)(stream >> 32);
-  philox4x32_10(words, (uint32_t)seed, (uint32_t)(seed >> 32));
+SPIRAL_PHILOX_FN void philox_block(unsigned long long seed, unsigned long long stream, unsigned long long block, unsigned int words[4]) {
+  words[0] = (unsigned int)block;
+  words[1] = (unsigned int)(block >> 32);
+  words[2] = (unsigned int)stream;
+  words[3] = (unsigned int)(stream >> 32);
+  philox4x32_10(words, (unsigned int)seed, (unsigned int)(seed >> 32));
 }

@@ -16,6 +16,8 @@ import numpy as np
 
 from spiral.errors import KernelError
 from spiral.gpu import CudaSource, Facts
+from spiral.gpu.usage import Usage
+from spiral.testing.host_stream import HostStream
 
 _ALIGNMENT = 256
 _POISON = 0xFF  # NaN in every floating type
@@ -24,13 +26,18 @@ _POISON = 0xFF  # NaN in every floating type
 class HostBlock:
     """Host memory aligned as a device's, full of NaN."""
 
-    __slots__ = ("_memory", "address", "nbytes")
+    __slots__ = ("__weakref__", "_memory", "_usage", "address", "nbytes")
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, nbytes: int, usage: Usage) -> None:
+        self._usage = usage
+        usage.add(nbytes)
         self._memory = np.full(nbytes + _ALIGNMENT, _POISON, np.uint8)
         start = self._memory.ctypes.data
         self.address = start + -start % _ALIGNMENT
         self.nbytes = nbytes
+
+    def __del__(self) -> None:
+        self._usage.remove(self.nbytes)
 
 
 @dataclass(frozen=True)
@@ -47,11 +54,12 @@ class Call:
     values: tuple[Any, ...] | None = None
 
 
-class RecordingDriver:
+class RecordingDriver(HostStream):
     """A `spiral.gpu.Driver` that records.
 
     Args:
-        cc: compute capability times ten that it claims; 0: host memory, for the interpreter.
+        cc: compute capability times ten that it claims; 0: host memory, for the interpreter, where compiled kernels
+            are refused.
         shared_memory: bytes that it claims to have for a block.
 
     Attributes:
@@ -64,6 +72,7 @@ class RecordingDriver:
     def __init__(self, cc: int = 90, shared_memory: int = 232448) -> None:
         self.facts = Facts("recording driver", cc, 132, shared_memory, 1 << 34, "spiral.testing.recording")
         self.synchronizations = 0
+        self.usage = Usage()
         self.functions: dict[Any, Any] = {}
         self.calls: list[Call] = []
         self.recording = True
@@ -86,32 +95,40 @@ class RecordingDriver:
 
     def allocate(self, nbytes: int) -> HostBlock:
         """See `spiral.gpu.Driver`; poisoned with NaN."""
-        block = HostBlock(nbytes)
+        block = HostBlock(nbytes, self.usage)
         self._note(Call("allocate", address=block.address, nbytes=nbytes))
         return block
 
     def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """See `spiral.gpu.Driver`."""
+        self.refuse("write")
         self._note(Call("write", address=address, nbytes=array.nbytes))
         ctypes.memmove(address, array.ctypes.data, array.nbytes)
 
     def read(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """See `spiral.gpu.Driver`; counts as a synchronization."""
+        self.refuse("read")
         self.synchronizations += 1
         self._note(Call("read", address=address, nbytes=array.nbytes))
         ctypes.memmove(array.ctypes.data, address, array.nbytes)
 
     def copy(self, to: int, source: int, nbytes: int) -> None:
         """See `spiral.gpu.Driver`."""
+        if self.keep(self.copy, to, source, nbytes):
+            return
         self._note(Call("copy", address=to, nbytes=nbytes, values=(source,)))
         ctypes.memmove(to, source, nbytes)
 
     def fill(self, address: int, byte: int, nbytes: int) -> None:
         """See `spiral.gpu.Driver`."""
+        if self.keep(self.fill, address, byte, nbytes):
+            return
         self._note(Call("fill", address=address, nbytes=nbytes, values=(byte,)))
         ctypes.memset(address, byte, nbytes)
 
     def _handle(self, name: str) -> int:
+        if not self.facts.cc:
+            raise KernelError(f"{name}: the recording driver with cc=0 runs interpreted kernels only.")
         self._names.append(name)
         return len(self._names) - 1
 
@@ -130,6 +147,8 @@ class RecordingDriver:
 
     def launch(self, function: int, grid: Sequence[int], block: Sequence[int], shared: int, params: int) -> None:
         """See `spiral.gpu.Driver`; runs nothing."""
+        if self.keep(self.launch, function, grid, block, shared, params=params):
+            return
         self.launches += 1
         if not self.recording:
             return
@@ -140,6 +159,7 @@ class RecordingDriver:
 
     def synchronize(self) -> None:
         """See `spiral.gpu.Driver`."""
+        self.refuse("synchronize")
         self.synchronizations += 1
         self._note(Call("synchronize"))
 

@@ -113,8 +113,8 @@ def build(file: str, names: Sequence[str], folder: Path = CUDA_FOLDER) -> Path:
             if not target.exists():
                 scheduler = _scheduler(command)
                 _compile(
-                    [command, *flags, f"-I{folder}", f"-I{HERE}", "-shared", "-x", "c++", "-", "-x", "none", str(scheduler),
-                     f"-Wl,-T,{HERE / 'shared.ld'}", "-Wl,--no-undefined,-Bsymbolic"],
+                    [command, *flags, f"-I{folder}", f"-I{HERE}", "-shared", "-x", "c++", "-", "-x", "none",
+                     str(scheduler), f"-Wl,-T,{HERE / 'shared.ld'}", "-Wl,--no-undefined,-Bsymbolic"],
                     target, file, unit,
                 )  # fmt: skip
     return target

@@ -20,6 +20,7 @@ from spiral.gpu.driver import CudaSource, Facts
 from spiral.gpu.sources import CUDA_FOLDER
 from spiral.testing.cuda_on_cpu import compiler
 from spiral.testing.cuda_on_cpu.memory import Arena, HostBlock
+from spiral.testing.host_stream import HostStream
 
 MAX_THREADS = 1024
 SHARED_MEMORY = 227 << 10  # what a block of an sm_90 device may ask for
@@ -63,7 +64,7 @@ class _Kernel(NamedTuple):
     number: int
 
 
-class CudaOnCpu:
+class CudaOnCpu(HostStream):
     """A `spiral.gpu.Driver` whose device is the processor, for tests.
 
     Args:
@@ -95,6 +96,7 @@ class CudaOnCpu:
         self._folder = folder
         self._order, self._seed = _order(os.environ.get("SPIRAL_CUDA_ORDER", "forward") if order is None else order)
         self._arena = Arena(memory)
+        self.usage = self._arena.usage
         self._kernels: list[_Kernel] = []
         self._libraries: dict[Path, ctypes.CDLL] = {}
 
@@ -105,6 +107,7 @@ class CudaOnCpu:
 
     def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """Copies a C-contiguous host array to the device."""
+        self.refuse("write")
         self._arena.require(address, _host_bytes("write", array), "write")
         ctypes.memmove(address, array.ctypes.data, array.nbytes)
 
@@ -118,17 +121,16 @@ class CudaOnCpu:
         """Copies within the device."""
         self._arena.require(to, nbytes, "copy")
         self._arena.require(source, nbytes, "copy")
+        if self.keep(self.copy, to, source, nbytes):
+            return
         ctypes.memmove(to, source, nbytes)
 
     def fill(self, address: int, byte: int, nbytes: int) -> None:
         """Sets every byte."""
         self._arena.require(address, nbytes, "fill")
+        if self.keep(self.fill, address, byte, nbytes):
+            return
         ctypes.memset(address, byte, nbytes)
-
-    @property
-    def in_use(self) -> int:
-        """Bytes of all blocks that live."""
-        return self._arena.in_use
 
     def check_memory(self) -> None:
         """Looks at the fences around all blocks that live, and at what was found around those that were freed.
@@ -174,6 +176,8 @@ class CudaOnCpu:
         """
         kernel = self._kernels[function]
         _require_limits(kernel.name, grid, block, shared)
+        if self.keep(self.launch, function, grid, block, shared, params=params):
+            return
         self.launches.append(Launched(kernel.name, tuple(grid), tuple(block), shared))  # type: ignore[arg-type]
         with _launching:
             what, message = _scratch(), ctypes.create_string_buffer(_MESSAGE_BYTES)
@@ -188,6 +192,7 @@ class CudaOnCpu:
 
     def synchronize(self) -> None:
         """Counts; a launch has ended when it returns."""
+        self.refuse("synchronize")
         self.synchronizations += 1
 
 

@@ -11,6 +11,8 @@ import ctypes
 import threading
 
 from spiral.errors import KernelError, OutOfMemoryError
+from spiral.gpu.memory import out_of_memory
+from spiral.gpu.usage import Usage
 
 ALIGNMENT = 256
 POISON = 0xFF
@@ -44,13 +46,13 @@ class Arena:
 
     Attributes:
         capacity: bytes that blocks may have together.
-        in_use: bytes that they have.
+        usage: bytes that they have.
         overruns: what was found when a block was freed; `check` raises them.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.in_use = 0
+        self.usage = Usage()
         self.overruns: list[str] = []
         self._lock = threading.RLock()  # a collection inside of a method may free blocks
         self._addresses: list[int] = []
@@ -63,10 +65,9 @@ class Arena:
             OutOfMemoryError: the blocks would have more than `capacity` bytes.
         """
         with self._lock:
-            if self.in_use + nbytes > self.capacity:
-                raise OutOfMemoryError(
-                    f"out of memory: asked for {nbytes:,} bytes with {self.in_use:,} of {self.capacity:,} in use."
-                )
+            free = self.capacity - self.usage.used
+            if nbytes > free:
+                raise OutOfMemoryError(out_of_memory(nbytes, free, self.capacity))
             # under AddressSanitizer its own fences, which trap at once, stand for ours
             fence = 0 if _ADDRESS_SANITIZER else _FENCE_BYTES
             tail = 0 if _ADDRESS_SANITIZER else -nbytes % ALIGNMENT
@@ -77,7 +78,7 @@ class Arena:
             ctypes.memset(start, _FENCE, fence)
             ctypes.memset(address, POISON, nbytes)
             ctypes.memset(address + nbytes, _FENCE, tail + fence)
-            self.in_use += nbytes
+            self.usage.add(nbytes)
             bisect.insort(self._addresses, address)
             self._sizes[address] = nbytes
         return HostBlock(self, address, nbytes)
@@ -91,7 +92,7 @@ class Arena:
                 self.overruns.append(overrun + " (found when it was freed)")
             del self._sizes[address]
             del self._addresses[bisect.bisect_left(self._addresses, address)]
-            self.in_use -= nbytes
+            self.usage.remove(nbytes)
             ctypes.memset(address, POISON, nbytes)  # for who still reads it
             _libc.free(address - (0 if _ADDRESS_SANITIZER else _FENCE_BYTES))
 
