@@ -21,8 +21,7 @@ _FENCE = 0xA5
 _FENCE_PATTERN = bytes([_FENCE]) * (_FENCE_BYTES + ALIGNMENT)
 
 _libc = ctypes.CDLL(None)
-_libc.aligned_alloc.argtypes = [ctypes.c_size_t, ctypes.c_size_t]
-_libc.aligned_alloc.restype = ctypes.c_void_p
+_libc.posix_memalign.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t, ctypes.c_size_t]
 _libc.free.argtypes = [ctypes.c_void_p]
 _ADDRESS_SANITIZER = hasattr(_libc, "__asan_unpoison_memory_region")
 
@@ -67,14 +66,15 @@ class Arena:
         with self._lock:
             free = self.capacity - self.usage.used
             if nbytes > free:
-                raise OutOfMemoryError(out_of_memory(nbytes, free, self.capacity))
+                raise OutOfMemoryError(f"CUDA on the processor: {out_of_memory(nbytes, free, self.capacity)}")
             # under AddressSanitizer its own fences, which trap at once, stand for ours
             fence = 0 if _ADDRESS_SANITIZER else _FENCE_BYTES
             tail = 0 if _ADDRESS_SANITIZER else -nbytes % ALIGNMENT
-            start = _libc.aligned_alloc(ALIGNMENT, max(1, fence + nbytes + tail + fence))
-            if not start:
-                raise OutOfMemoryError(f"out of memory: the system has no {nbytes:,} bytes left.")
-            address: int = start + fence
+            pointer = ctypes.c_void_p()
+            if _libc.posix_memalign(pointer, ALIGNMENT, max(1, fence + nbytes + tail + fence)) or not pointer.value:
+                raise OutOfMemoryError(f"CUDA on the processor: the system has no {nbytes:,} bytes left.")
+            start = pointer.value
+            address = start + fence
             ctypes.memset(start, _FENCE, fence)
             ctypes.memset(address, POISON, nbytes)
             ctypes.memset(address + nbytes, _FENCE, tail + fence)
