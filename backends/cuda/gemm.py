@@ -7,66 +7,19 @@ import math
 from typing import Any
 
 from spiral.backends.cuda.arrays import NAMES, THREADS, blocks, collapsed, dense
-from spiral.backends.cuda.launching import CudaKernel, Source
-from spiral.backends.cuda.products import PRODUCT_FORMAT, Products, Tile
+from spiral.backends.cuda.launching import Source
+from spiral.backends.cuda.products import MMA_TILES, PRODUCT_FORMAT, SIMT_TILES, Kind, products
 from spiral.device_array import DeviceArray
-from spiral.dtype import FLOATS, DType, as_dtype, bfloat16, float16, float32, float64, int32, int64
+from spiral.dtype import FLOATS, as_dtype
 
-STRIDED_FORMAT = "P5i4i4x4q"
-MATRIX_FORMAT = "PPqqi4x"
+STRIDED = Kind("Strided", "P5i4i4x4q")
+MATRIX = Kind("Matrix", "PPqqi4x")
 BATCH_AXES = 4
 _LONGEST_STRIDE = 2**31 - 1
 ACTIVATIONS = {"none": 0, "relu": 1}
 
 LINEAR = Source("linear.cu")
-SIMT_TILES: dict[DType, tuple[Tile, ...]] = {
-    float32: (Tile("spiral::LargeFloat", 128, 128, 8), Tile("spiral::SmallFloat", 64, 64, 16)),
-    float64: (Tile("spiral::Double", 64, 64, 8),),
-    int32: (Tile("spiral::Int", 64, 64, 16),),
-    int64: (Tile("spiral::Long", 64, 64, 8),),
-}
-"""Tiles of the ordinary arithmetic units, by what they compute in, largest first."""
-
-
-_MMA_TILES = {
-    d: (
-        Tile(f"spiral::LargeMma<{NAMES[d]}>", 128, 128, 32, 256, 4 * 64 * 256),
-        Tile(f"spiral::SmallMma<{NAMES[d]}>", 64, 64, 32, 128, 4 * 64 * 128),
-    )
-    for d in (float16, bfloat16)
-}
-"""Tiles of the tensor cores, largest first."""
 _WAYS = tuple(itertools.product((True, False), repeat=2))
-
-
-def _finish(d: DType, wide: DType) -> CudaKernel:
-    name = f"spiral::finish<{NAMES[wide]}, spiral::Matrix<{NAMES[d]}>>"
-    return LINEAR.kernel(name, PRODUCT_FORMAT, MATRIX_FORMAT, "i")
-
-
-def _simt(d: DType) -> Products:
-    t = NAMES[d]
-    kernels = {
-        tile: LINEAR.kernel(
-            f"spiral::product<{tile.name}, spiral::Strided<{t}>, spiral::Strided<{t}>, spiral::Matrix<{t}>>",
-            STRIDED_FORMAT, STRIDED_FORMAT, MATRIX_FORMAT, PRODUCT_FORMAT,
-        )
-        for tile in SIMT_TILES[d]
-    }  # fmt: skip
-    return Products(kernels, _finish(d, d), d.numpy)
-
-
-def _mma(d: DType, finish: CudaKernel, a_along_k: bool, b_along_k: bool) -> Products:
-    t = NAMES[d]
-    ways = f"{a_along_k}, {b_along_k}".lower()
-    kernels = {
-        tile: LINEAR.kernel(
-            f"spiral::mma_product<{tile.name}, spiral::Strided<{t}>, spiral::Strided<{t}>, spiral::Matrix<{t}>, {ways}>",
-            STRIDED_FORMAT, STRIDED_FORMAT, MATRIX_FORMAT, PRODUCT_FORMAT,
-        )
-        for tile in _MMA_TILES[d]
-    }  # fmt: skip
-    return Products(kernels, finish, float32.numpy)
 
 
 def transposed(x: DeviceArray) -> DeviceArray:
@@ -74,14 +27,15 @@ def transposed(x: DeviceArray) -> DeviceArray:
     return x.transpose((*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
-_PRODUCTS = {(d, *way): p for d in SIMT_TILES for p in (_simt(d),) for way in _WAYS}
-_PRODUCTS |= {
-    (d, *way): _mma(d, finish, *way) for d in _MMA_TILES for finish in (_finish(d, float32),) for way in _WAYS
+# the exact tiles have no ways of their own
+_PRODUCTS = {
+    (d, *way): p for d in SIMT_TILES for p in (products(LINEAR, d, STRIDED, STRIDED, MATRIX),) for way in _WAYS
 }
-_SUMS = {d: LINEAR.kernel(f"spiral::column_sums<{NAMES[d]}>", "P", MATRIX_FORMAT, PRODUCT_FORMAT) for d in FLOATS}
+_PRODUCTS |= {(d, *way): products(LINEAR, d, STRIDED, STRIDED, MATRIX, *way) for d in MMA_TILES for way in _WAYS}
+_SUMS = {d: LINEAR.kernel(f"spiral::column_sums<{NAMES[d]}>", "P", MATRIX.format, PRODUCT_FORMAT) for d in FLOATS}
 
 
-def _operand(x: DeviceArray, lengths: tuple[int, ...], steps: tuple[int, ...]) -> tuple[bool, Any]:
+def strided(x: DeviceArray, lengths: tuple[int, ...], steps: tuple[int, ...]) -> tuple[bool, Any]:
     """Whether x (..., rows, k) lies along k, and the values of its ``Strided``."""
     size, rest = x.dtype.itemsize, BATCH_AXES - len(lengths)
     row, k = (s // size for s in x.strides[-2:])
@@ -124,8 +78,8 @@ def multiply(
         wide_x, wide_w = dense(wide_x), dense(wide_w)
         lengths, (x_steps, w_steps) = collapsed(lead, wide_x.strides[:-2], wide_w.strides[:-2])
     batch = math.prod(lead)
-    x_along_k, a = _operand(wide_x, lengths, x_steps)
-    w_along_k, b = _operand(wide_w, lengths, w_steps)
+    x_along_k, a = strided(wide_x, lengths, x_steps)
+    w_along_k, b = strided(wide_w, lengths, w_steps)
     to = (y.address, 0 if bias is None else bias.address, m, n, ACTIVATIONS[activation])
     _PRODUCTS[as_dtype(y.dtype), x_along_k, w_along_k](y.memory, m, n, k, batch, a, b, to, splits)
 
@@ -140,10 +94,10 @@ def column_sums(x: DeviceArray, y: DeviceArray, splits: int = 0) -> None:
     splits = splits or max(1, min(4 * gpu.facts.multiprocessors // across, rows // 64))
     chunk = max(1, -(-rows // splits))
     splits = max(1, -(-rows // chunk))
-    products = _PRODUCTS[d, True, True]
-    part = DeviceArray.empty(gpu, (splits, n), products.wide) if splits > 1 else None
+    of_dtype = _PRODUCTS[d, True, True]
+    part = DeviceArray.empty(gpu, (splits, n), of_dtype.wide) if splits > 1 else None
     shape = (0 if part is None else part.address, 1, n, rows, chunk, 1, across, 1)
     to = (y.address, 0, 1, n, 0)
     _SUMS[d](gpu, (across, splits, 1), (32, 8, 1), x.address, *to, *shape)
     if part is not None:
-        products.finish(gpu, blocks(n), (THREADS, 1, 1), *shape, *to, splits)
+        of_dtype.finish(gpu, blocks(n), (THREADS, 1, 1), *shape, *to, splits)

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spiral.backends.cuda.arrays import THREADS, blocks
-from spiral.backends.cuda.launching import CudaKernel
+from spiral.backends.cuda.arrays import NAMES, THREADS, blocks
+from spiral.backends.cuda.launching import CudaKernel, Source
 from spiral.device_array import DeviceArray
+from spiral.dtype import DType, bfloat16, float16, float32, float64, int32, int64
 from spiral.gpu import Driver
 
 PRODUCT_FORMAT = "P6iq"
@@ -89,6 +90,52 @@ class Products:
                 return tile
         assert tile is not None
         return tile
+
+
+SIMT_TILES: dict[DType, tuple[Tile, ...]] = {
+    float32: (Tile("spiral::LargeFloat", 128, 128, 8), Tile("spiral::SmallFloat", 64, 64, 16)),
+    float64: (Tile("spiral::Double", 64, 64, 8),),
+    int32: (Tile("spiral::Int", 64, 64, 16),),
+    int64: (Tile("spiral::Long", 64, 64, 8),),
+}
+"""Tiles of the ordinary arithmetic units by what they compute in, largest first, as in ``product_tiles.cuh``."""
+MMA_TILES: dict[DType, tuple[Tile, ...]] = {
+    d: (
+        Tile(f"spiral::LargeMma<{NAMES[d]}>", 128, 128, 32, 256, 4 * 64 * 256),
+        Tile(f"spiral::SmallMma<{NAMES[d]}>", 64, 64, 32, 128, 4 * 64 * 128),
+    )
+    for d in (float16, bfloat16)
+}
+"""Tiles of the tensor cores."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A structure of CUDA C++ that a product reads or writes: its name without the dtype, and its `struct` format."""
+
+    name: str
+    format: str
+    more: str = ""
+
+    def of(self, d: DType) -> str:
+        """Its name for a dtype."""
+        return f"spiral::{self.name}<{NAMES[d]}{self.more}>"
+
+
+def products(
+    source: Source, d: DType, a: Kind, b: Kind, y: Kind, a_along_k: bool = True, b_along_k: bool = True
+) -> Products:
+    """The kernels for operands and results of a dtype; 16-bit ones lie in shared memory along k or along rows."""
+    kinds = ", ".join(kind.of(d) for kind in (a, b, y))
+    formats = (a.format, b.format, y.format, PRODUCT_FORMAT)
+    if d in MMA_TILES:
+        ways = f"{a_along_k}, {b_along_k}".lower()
+        kernels = {t: source.kernel(f"spiral::mma_product<{t.name}, {kinds}, {ways}>", *formats) for t in MMA_TILES[d]}
+    else:
+        kernels = {t: source.kernel(f"spiral::product<{t.name}, {kinds}>", *formats) for t in SIMT_TILES[d]}
+    wide = float32 if d in MMA_TILES else d
+    name = f"spiral::finish<{NAMES[wide]}, {y.of(d)}>"
+    return Products(kernels, source.kernel(name, PRODUCT_FORMAT, y.format, "i"), wide.numpy)
 
 
 def _splits(gpu: Driver, tiles: int, k: int) -> int:

@@ -1,17 +1,8 @@
 // Matrix products: matmul, linear and its gradients. The products are the templates of the headers; here is what only
 // these ops need.
-#include "mma_tiles.cuh"
-#include "tiles.cuh"
+#include "product_tiles.cuh"
 
 namespace spiral {
-typedef Tile<float, 128, 128, 8, 8, 8> LargeFloat;
-typedef Tile<float, 64, 64, 16, 4, 4> SmallFloat;
-typedef Tile<double, 64, 64, 8, 4, 4> Double;
-typedef Tile<int, 64, 64, 16, 4, 4> Int;
-typedef Tile<i64, 64, 64, 8, 4, 4> Long;
-template <class T> using LargeMma = MmaTile<T, 128, 128, 2, 4, 4>;
-template <class T> using SmallMma = MmaTile<T, 64, 64, 2, 2, 4>;
-
 // y[n] = sum over rows of x (rows, columns), dense. Block (32, 8): 32 columns; grid x = ceil(columns / 32), y = splits of
 // `p.chunk` rows, whose parts `finish` adds (p.m = 1, p.n = columns, p.k = rows). Reads rows * columns elements.
 template <class T>

@@ -17,7 +17,7 @@ namespace spiral {
 constexpr int BATCH_AXES = 4;
 
 // An operand that has `at` and nothing to gain from equal distances gets the rest from this.
-template <class Operand>
+template <class Operand, class T>
 struct Unwalked {
   struct Walk {
     int row, k, row_step, k_step;
@@ -28,6 +28,8 @@ struct Unwalked {
     return ((const Operand*)this)->at(w.row + i * w.row_step, w.k + i * w.k_step);
   }
   __device__ void advance(Walk& w, int k_advance) const { w.k += k_advance; }
+  __device__ bool vector() const { return false; }
+  __device__ const T* address(int, int) const { return nullptr; }
 };
 
 // A matrix with any strides, in elements; batch axes that the operand lacks have stride 0. struct format "P5i4i4x4q".
