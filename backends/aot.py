@@ -3,9 +3,9 @@
     python -m spiral.backends.aot                 # all targets; rewrites kernels/resources.json
     python -m spiral.backends.aot --arch sm_90 --only norm
 
-The committed table holds, for each target and file, a digest of the sources and for each kernel its registers per thread,
-the bytes of local memory that it spills to and the bytes of static shared memory. `make test` checks the digests, so the
-table cannot be of other sources, and compiles one configuration of each kernel.
+The committed table holds, for each target and file, a digest of the sources and for each kernel its registers per
+thread, the bytes of local memory that it spills to and the bytes of static shared memory. `make test` checks the
+digests, so the table cannot be of other sources, and compiles one configuration of each kernel.
 """
 
 from __future__ import annotations

@@ -80,11 +80,11 @@ class TakeAlongAxis:
         _as_many_axes(x, indices)
         (a,) = axes_of("take_along_axis", axis, x.ndim)
         _in_range("take_along_axis", indices, x.shape[a])
-        return x[_along(x.shape, indices, axis)]
+        return x[along(x.shape, indices, axis)]
 
     @staticmethod
     def vjp(need: Any, g: Any, x_spec: Any, indices: Any, axis: int) -> Any:
-        return F.scatter_index(g, shape=x_spec.shape, index=_along(x_spec.shape, indices._a, axis)), None
+        return F.scatter_index(g, shape=x_spec.shape, index=along(x_spec.shape, indices._a, axis)), None
 
     @staticmethod
     def samples(s: Any) -> Any:
@@ -93,7 +93,7 @@ class TakeAlongAxis:
         yield s.normal(4, 5), s.integers(0, 5, 1, 2), 1
 
 
-def _along(shape: tuple[int, ...], indices: Any, axis: int) -> tuple[Any, ...]:
+def along(shape: tuple[int, ...], indices: Any, axis: int) -> tuple[Any, ...]:
     """The index that takes ``indices`` along one axis and every position of the others."""
     a = axis % len(shape)
     out: list[Any] = []

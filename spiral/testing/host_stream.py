@@ -15,7 +15,8 @@ from spiral.gpu.params import Kept
 class HostEvent:
     """A moment that has passed; see `spiral.gpu.driver.Event`."""
 
-    def __init__(self) -> None:
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
         self.at = time.perf_counter()
 
     def done(self) -> bool:
@@ -23,7 +24,8 @@ class HostEvent:
         return True
 
     def wait(self) -> None:
-        """Does nothing: there is nothing to wait for."""
+        """Counts as waiting, though there is nothing to wait for."""
+        self._driver.synchronize()
 
     def milliseconds_since(self, earlier: HostEvent) -> float:
         """Wall time between the two."""
@@ -35,6 +37,7 @@ class HostGraph:
 
     def __init__(self) -> None:
         self.calls: list[Callable[[], object]] = []
+        self.blocks: list[Any] = []  # memory that was made meanwhile is this graph's, as long as it lives
 
     def launch(self) -> None:
         """Makes them."""
@@ -52,7 +55,7 @@ class HostStream:
 
     def event(self) -> HostEvent:
         """See `spiral.gpu.Driver`."""
-        return HostEvent()
+        return HostEvent(self)
 
     def pinned(self, nbytes: int) -> np.ndarray[Any, Any]:
         """See `spiral.gpu.Driver`."""
@@ -62,10 +65,11 @@ class HostStream:
         """See `spiral.gpu.Driver`."""
         self.refuse("write_ahead")
         self.write(address, array)  # type: ignore[attr-defined]
-        return HostEvent()
+        return HostEvent(self)
 
     def capture(self, enqueue: Callable[[], None]) -> HostGraph:
         """See `spiral.gpu.Driver`."""
+        self.refuse("capture")
         graph = self._graph = HostGraph()
         try:
             enqueue()
@@ -88,7 +92,12 @@ class HostStream:
             self._graph.calls.append(lambda: call(*args, kept.address))
         return True
 
+    def keep_block(self, block: Any) -> None:
+        """Has a graph that is being made keep memory that its calls use."""
+        if self._graph is not None:
+            self._graph.blocks.append(block)
+
     def refuse(self, what: str) -> None:
         """Raises KernelError while a graph is being made."""
         if self._graph is not None:
-            raise KernelError(f"capture: {what} waits for the device or reads host memory; it cannot be in a graph.")
+            raise KernelError(f"capture: expected launches, copies and fills only; received a call of {what}.")

@@ -10,9 +10,8 @@ import platform
 import shutil
 import subprocess
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +19,11 @@ import numpy as np
 
 from spiral.errors import ArgumentError, KernelError
 from spiral.gpu.driver import CudaSource, Facts
+from spiral.gpu.params import sizes_at
 from spiral.gpu.sources import CUDA_FOLDER
 from spiral.testing.cuda_on_cpu import compiler
-from spiral.testing.cuda_on_cpu.memory import POISON, Arena, HostBlock
+from spiral.testing.cuda_on_cpu.memory import Arena, HostBlock
+from spiral.testing.host_stream import HostStream
 
 MAX_THREADS = 1024
 SHARED_MEMORY = 227 << 10  # what a block of an sm_90 device may ask for
@@ -65,7 +66,7 @@ class _Kernel(NamedTuple):
     number: int
 
 
-class CudaOnCpu:
+class CudaOnCpu(HostStream):
     """A `spiral.gpu.Driver` whose device is the processor, for tests.
 
     Args:
@@ -98,21 +99,20 @@ class CudaOnCpu:
         self._order, self._seed = _order(os.environ.get("SPIRAL_CUDA_ORDER", "forward") if order is None else order)
         self._arena = Arena(memory)
         self.usage = self._arena.usage
-        self._capturing: _Graph | None = None
         self._kernels: list[_Kernel] = []
+        self._checked: set[int] = set()  # kernels whose parameters were seen to have the right sizes
         self._libraries: dict[Path, ctypes.CDLL] = {}
 
     # ------------------------------------------------------------ memory
     def allocate(self, nbytes: int) -> HostBlock:
         """Memory whose bytes are all 0xff, NaN in every floating type, with fences around it."""
         block = self._arena.allocate(nbytes)
-        if self._capturing is not None:
-            self._capturing.blocks.append(block)
+        self.keep_block(block)
         return block
 
     def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """Copies a C-contiguous host array to the device."""
-        self._refuse_in_capture("writes memory of the host")
+        self.refuse("write")
         self._arena.require(address, _host_bytes("write", array), "write")
         ctypes.memmove(address, array.ctypes.data, array.nbytes)
 
@@ -126,12 +126,16 @@ class CudaOnCpu:
         """Copies within the device."""
         self._arena.require(to, nbytes, "copy")
         self._arena.require(source, nbytes, "copy")
-        self._enqueue(lambda: ctypes.memmove(to, source, nbytes))
+        if self.keep(self.copy, to, source, nbytes):
+            return
+        ctypes.memmove(to, source, nbytes)
 
     def fill(self, address: int, byte: int, nbytes: int) -> None:
         """Sets every byte."""
         self._arena.require(address, nbytes, "fill")
-        self._enqueue(lambda: ctypes.memset(address, byte, nbytes))
+        if self.keep(self.fill, address, byte, nbytes):
+            return
+        ctypes.memset(address, byte, nbytes)
 
     def check_memory(self) -> None:
         """Looks at the fences around all blocks that live, and at what was found around those that were freed.
@@ -177,14 +181,12 @@ class CudaOnCpu:
         """
         kernel = self._kernels[function]
         _require_limits(kernel.name, grid, block, shared)
+        if function not in self._checked:
+            self._checked.add(function)
+            _require_sizes(kernel, params)
+        if self.keep(self.launch, function, grid, block, shared, params=params):
+            return
         launched = Launched(kernel.name, (grid[0], grid[1], grid[2]), (block[0], block[1], block[2]), shared)
-        if self._capturing is None:
-            self._run(kernel, launched, params)
-        else:
-            kept = _Parameters(kernel, params)
-            self._enqueue(lambda: self._run(kernel, launched, kept.address))
-
-    def _run(self, kernel: _Kernel, launched: Launched, params: int) -> None:
         self.launches.append(launched)
         with _launching:
             what = _scratch()
@@ -199,93 +201,8 @@ class CudaOnCpu:
 
     def synchronize(self) -> None:
         """Counts; a launch has ended when it returns."""
-        self._refuse_in_capture("waits")
+        self.refuse("synchronize")
         self.synchronizations += 1
-
-    # ------------------------------------------------------------ events and graphs
-    def event(self) -> _Event:
-        """A moment, which has come when this returns."""
-        return _Event(self)
-
-    def pinned(self, nbytes: int) -> np.ndarray[Any, Any]:
-        """Memory like any other."""
-        return np.full(nbytes, POISON, np.uint8)
-
-    def write_ahead(self, address: int, array: np.ndarray[Any, Any]) -> _Event:
-        """Writes at once."""
-        self.write(address, array)
-        return self.event()
-
-    def capture(self, enqueue: Callable[[], None]) -> _Graph:
-        """Notes what is launched, copied and filled, with the values of the parameters as they are now.
-
-        Raises:
-            KernelError: it reads, writes from the host, waits or captures.
-        """
-        self._refuse_in_capture("captures")
-        self._capturing = graph = _Graph()
-        try:
-            enqueue()
-        finally:
-            self._capturing = None
-        return graph
-
-    def _enqueue(self, work: Callable[[], Any]) -> None:
-        if self._capturing is None:
-            work()
-        else:
-            self._capturing.work.append(work)
-
-    def _refuse_in_capture(self, what: str) -> None:
-        if self._capturing is not None:
-            raise KernelError(f"capture: expected launches, copies and fills only; it {what}.")
-
-
-class _Event:
-    """A moment on the clock; see `spiral.gpu.driver.Event`."""
-
-    def __init__(self, driver: CudaOnCpu) -> None:
-        self._driver = driver
-        self._time = time.perf_counter()
-
-    def done(self) -> bool:
-        return True
-
-    def wait(self) -> None:
-        self._driver.synchronize()
-
-    def milliseconds_since(self, earlier: _Event) -> float:
-        return (self._time - earlier._time) * 1e3
-
-
-class _Graph:
-    """Work to be done again; keeps the blocks that were made meanwhile."""
-
-    def __init__(self) -> None:
-        self.work: list[Callable[[], Any]] = []
-        self.blocks: list[HostBlock] = []
-
-    def launch(self) -> None:
-        for work in self.work:
-            work()
-
-
-class _Parameters:
-    """A copy of a launch's parameters."""
-
-    def __init__(self, kernel: _Kernel, params: int) -> None:
-        sizes = list(itertools.takewhile(lambda n: n >= 0, kernel.library.spiral_parameters(kernel.number)))
-        given = (ctypes.c_void_p * len(sizes)).from_address(params)
-        self._values = [_aligned_copy(p or 0, n) for p, n in zip(given, sizes, strict=True)]
-        self._pointers = (ctypes.c_void_p * max(1, len(sizes)))(*[v.ctypes.data for v in self._values])
-        self.address = ctypes.addressof(self._pointers)
-
-
-def _aligned_copy(address: int, nbytes: int) -> np.ndarray[Any, Any]:
-    room = np.empty(nbytes + 15, np.uint8)
-    copy = room[-room.ctypes.data % 16 :][:nbytes]
-    ctypes.memmove(copy.ctypes.data, address, nbytes)
-    return copy
 
 
 class _Scratch:
@@ -328,6 +245,13 @@ def _host_bytes(what: str, array: np.ndarray[Any, Any]) -> int:
     if not array.flags.c_contiguous:
         raise KernelError(f"{what}: expected a C-contiguous array; received strides {array.strides}.")
     return array.nbytes
+
+
+def _require_sizes(kernel: _Kernel, params: int) -> None:
+    taken = tuple(itertools.takewhile(lambda n: n >= 0, kernel.library.spiral_parameters(kernel.number)))
+    given = sizes_at(params)
+    if taken != given:
+        raise KernelError(f"{kernel.name}: takes parameters of {taken} bytes; the launcher's formats have {given}.")
 
 
 def _require_limits(name: str, grid: Sequence[int], block: Sequence[int], shared: int) -> None:
