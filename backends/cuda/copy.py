@@ -24,14 +24,9 @@ def _astype(x: DeviceArray, dtype: Any, y: DeviceArray) -> None:
     cast_into(x, y)
 
 
-def _overwrite(x: DeviceArray, source: DeviceArray) -> None:
-    copy_into(source, x)
-
-
 def kernels() -> Iterator[Kernel]:
     """The family's table."""
     yield Kernel("reshape", _reshape, _ARRAYS, allocates=True)
     yield Kernel("copy", _copy, _ARRAYS)
     yield Kernel("identity", _copy, _ARRAYS)
     yield Kernel("astype", _astype, _ARRAYS)
-    yield Kernel("copy_", _overwrite, _ARRAYS)
