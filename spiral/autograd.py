@@ -18,8 +18,6 @@ from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from spiral.dtype import ALL
 from spiral.errors import ArgumentError, AutogradError, DTypeError, ShapeError
 from spiral.op import F, Op

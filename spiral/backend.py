@@ -129,6 +129,9 @@ class Memory(Protocol):
     def to_host(self, buffer: Any) -> np.ndarray[Any, Any]:
         """A NumPy array of its own with the values of a buffer; waits for the device."""
 
+    # A memory may also have: report() -> dict of bytes by name ("live", "peak", ...) and restart_peak(), for
+    # `spiral.memory`; from_host_ahead(array) -> buffer, which copies beside the device's other work.
+
 
 @dataclass(frozen=True)
 class DeviceInfo:
@@ -170,7 +173,9 @@ def static_reason(
     """Why a kernel cannot run on a device for these input dtypes, whatever their shapes; None when it can."""
     cap = kernel.cap
     if cap.cc is not None and not cap.cc[0] <= facts.get("cc", 0) <= cap.cc[1]:
-        return f"needs compute capability {_cc(cap.cc[0])} to {_cc(cap.cc[1])}; this device has {_cc(facts.get('cc', 0))}"
+        return (
+            f"needs compute capability {_cc(cap.cc[0])} to {_cc(cap.cc[1])}; this device has {_cc(facts.get('cc', 0))}"
+        )
     if cap.shared > facts.get("shared_memory", 0) and cap.shared:
         return f"needs {cap.shared} bytes of shared memory; a block here has {facts.get('shared_memory', 0)}"
     for d in dtypes:

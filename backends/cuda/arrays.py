@@ -6,8 +6,24 @@ from typing import Any
 
 from spiral.backends.cuda.launching import CudaKernel, Source
 from spiral.device_array import DeviceArray
-from spiral.dtype import ALL, DType, as_dtype, bool_, int8, int16, int32, int64, uint8, uint16, uint32, uint64
-from spiral.dtype import bfloat16, float16, float32, float64
+from spiral.dtype import (
+    ALL,
+    DType,
+    as_dtype,
+    bfloat16,
+    bool_,
+    float16,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
 
 THREADS = 256
 AXES = 8
@@ -32,9 +48,7 @@ def blocks(n: int, per_block: int = THREADS) -> tuple[int, int, int]:
     return (-(-n // per_block), 1, 1)
 
 
-def collapsed(
-    shape: tuple[int, ...], *strides: tuple[int, ...]
-) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+def collapsed(shape: tuple[int, ...], *strides: tuple[int, ...]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
     """The same elements with as few axes as possible: neighbours that lie in one stretch for all operands are merged.
 
     Args:

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from spiral.backend import ANY, Cap, Kernel
-from spiral.backends.cuda.arrays import THREADS, cast, copy_into, dense
+from spiral.backend import Cap, Kernel
+from spiral.backends.cuda.arrays import THREADS, copy_into, dense
 from spiral.backends.cuda.launching import CudaKernel, Source
 from spiral.backends.cuda.spans import Row, spans
 from spiral.device_array import DeviceArray
-from spiral.dtype import FLOATS, as_dtype, float64
+from spiral.dtype import FLOATS, float64
 
 _SOURCE = Source("optim.cu")
 _BLOCK = (THREADS, 1, 1)
@@ -103,11 +103,6 @@ def _grad_norm(grads: Any, norm: DeviceArray) -> None:
     _ROOT(gpu, (1, 1, 1), (threads, 1, 1), partial.address, norm.address, table.count)
 
 
-def _copy(x: DeviceArray, source: DeviceArray) -> None:
-    source = cast(source, as_dtype(x.dtype))
-    copy_into(source.broadcast_to(x.shape), x)
-
-
 def kernels() -> Iterator[Kernel]:
     """The family's table."""
     yield Kernel("adamw", _adamw, _FLOAT)
@@ -116,4 +111,3 @@ def kernels() -> Iterator[Kernel]:
     yield Kernel("scale_", _scale, _FLOAT)
     yield Kernel("ema_", _ema, _FLOAT)
     yield Kernel("grad_norm", _grad_norm, _FLOAT)
-    yield Kernel("copy_", _copy, Cap(ANY.dtypes, ANY.integers))

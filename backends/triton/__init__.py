@@ -1,7 +1,7 @@
 """The Triton backend: Triton compiles, `spiral.gpu` loads and launches, on the device layer of the CUDA backend.
 
-``kernels/triton/<family>.py`` holds the kernels of a family of ops, ``backends/triton/<family>.py`` their launchers with
-a function ``kernels()``. Nothing here imports Triton before a probe has found a device for it.
+``kernels/triton/<family>.py`` holds the kernels of a family of ops, ``backends/triton/<family>.py`` their launchers
+with a function ``kernels()``. Nothing here imports Triton before a probe has found a device for it.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import ModuleType
-from typing import Any
 
-import spiral.gpu
-from spiral.backend import DeviceInfo, Kernel, Spec, Unavailable
-from spiral.device_array import DeviceArray
+from spiral.backend import DeviceInfo, Kernel, Unavailable
+from spiral.gpu import device_infos
+
+SUPPORTED = ((3, 6), (3, 9))
+"""First and last version of Triton that `spiral.backends.triton.adapter` was tried with."""
 
 
-def families() -> Iterator[ModuleType]:
+def families() -> list[ModuleType]:
     """The modules with launchers, one for each file of kernels; imports Triton."""
     sources = importlib.import_module("spiral.kernels.triton")
     names = sorted(info.name for info in pkgutil.iter_modules(sources.__path__))
-    return iter([importlib.import_module(f"{__name__}.{name}") for name in names])
+    return [importlib.import_module(f"{__name__}.{name}") for name in names]
 
 
 class TritonBackend:
@@ -32,48 +33,35 @@ class TritonBackend:
     device_type = "cuda"
     priority = 5
 
-    def __init__(self) -> None:
-        self._drivers: list[spiral.gpu.Driver] = []
-
     def probe(self) -> list[DeviceInfo] | Unavailable:
         """The GPUs, where Triton is installed in a version that was tried."""
         if importlib.util.find_spec("triton") is None:
             return Unavailable("triton is not installed", "pip install triton")
-        drivers = spiral.gpu.drivers()
-        if isinstance(drivers, Unavailable):
-            return drivers
+        devices = device_infos()
+        if isinstance(devices, Unavailable):
+            return devices
         try:
             import triton
-        except Exception as error:
-            return Unavailable(f"triton cannot be imported: {type(error).__name__}: {error}", "reinstall triton")
-        from spiral.backends.triton import adapter
-
-        if not adapter.is_supported():
-            first, last = [".".join(map(str, v)) for v in adapter.SUPPORTED]
+        except Exception as error:  # a broken installation is a reason, not a crash
+            return Unavailable(f"triton cannot be imported: {type(error).__name__}: {error}", "install it again")
+        first, last = SUPPORTED
+        if not first <= tuple(int(p) for p in triton.__version__.split(".")[:2]) <= last:
+            low, high = [".".join(map(str, v)) for v in SUPPORTED]
             return Unavailable(
-                f"triton {triton.__version__} is not one of {first} to {last}", f"pip install 'triton=={last}.*'"
+                f"triton {triton.__version__} is not one of {low} to {high}", f"pip install 'triton=={high}.*'"
             )
         interpreted = bool(triton.knobs.runtime.interpret)
-        usable = [d for d in drivers if (d.facts.cc == 0) == interpreted]
-        if not usable:
-            there = ", ".join(d.facts.name for d in drivers)
-            if interpreted:
-                return Unavailable(f"TRITON_INTERPRET is set, and {there} is no host memory", "unset TRITON_INTERPRET")
-            return Unavailable(f"{there} runs compiled kernels of CUDA C++ only", "set TRITON_INTERPRET=1")
-        self._drivers = usable
-        return [
-            DeviceInfo("cuda", i, d.facts.name, {"cc": d.facts.cc, "driver": d.facts.driver})
-            for i, d in enumerate(drivers)
-            if d in usable
-        ]
+        usable = [d for d in devices if (d.facts["cc"] == 0) == interpreted and not d.facts.get("on_processor")]
+        if usable:
+            return usable
+        names = ", ".join(d.name for d in devices)
+        if interpreted:
+            return Unavailable(f"TRITON_INTERPRET is set, and {names} has no host memory", "unset TRITON_INTERPRET")
+        return Unavailable(f"{names} runs no kernels that Triton has compiled", "set TRITON_INTERPRET=1")
 
     def kernels(self) -> Iterable[Kernel]:
         """The kernels of every family."""
         return [kernel for family in families() for kernel in family.kernels()]
-
-    def allocate(self, spec: Spec) -> Any:
-        """A buffer on the first device."""
-        return DeviceArray.of_spec(self._drivers[0], spec)
 
 
 backend = TritonBackend()

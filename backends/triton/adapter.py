@@ -28,8 +28,6 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from spiral.errors import KernelError
 
-SUPPORTED = ((3, 6), (3, 9))
-"""First and last supported version of Triton."""
 HIDDEN = 2
 """Addresses that Triton adds to a kernel's parameters: global scratch, then profile scratch."""
 
@@ -61,12 +59,6 @@ class Compiled:
     shared: int
     threads: int
     scratch: int
-
-
-def is_supported() -> bool:
-    """Whether this version of Triton is one of those that were tried."""
-    first, last = SUPPORTED
-    return first <= tuple(int(p) for p in triton.__version__.split(".")[:2]) <= last
 
 
 def is_interpreted(fn: Any) -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from spiral.backend import Unavailable
 from spiral.errors import KernelError, OutOfMemoryError
+from spiral.gpu import nvrtc
 from spiral.gpu.driver import CudaSource, Driver, Facts
 from spiral.gpu.memory import out_of_memory
+from spiral.gpu.sources import CUDA_FOLDER
 from spiral.gpu.usage import Usage
 
 _TO_DEVICE, _TO_HOST, _ON_DEVICE = 1, 2, 3  # cudaMemcpyKind
@@ -42,6 +43,11 @@ def find() -> list[Driver] | Unavailable:
     return [CupyDriver(i, count > 1) for i in range(count)]
 
 
+def _compiler() -> str:
+    version = nvrtc.version()
+    return "" if version is None else f"NVRTC {version[0]}.{version[1]}"
+
+
 class CupyDriver:
     """One device; the parts are those of `spiral.gpu.Driver`.
 
@@ -51,7 +57,6 @@ class CupyDriver:
     def __init__(self, index: int, many: bool) -> None:
         import cupy
         from cupy_backends.cuda.api import driver, runtime
-        from cupy_backends.cuda.libs import nvrtc
 
         self._cupy, self._runtime, self._driver = cupy, runtime, driver
         self._device = cupy.cuda.Device(index)
@@ -74,7 +79,7 @@ class CupyDriver:
             shared_memory=properties["sharedMemPerBlockOptin"],
             memory=properties["totalGlobalMem"],
             driver=f"CuPy {cupy.__version__}, driver for CUDA {version // 1000}.{version % 1000 // 10}",
-            compiler="NVRTC {}.{}".format(*nvrtc.getVersion()),
+            compiler=_compiler(),
             more={"l2": properties["l2CacheSize"]},
         )
 
@@ -117,7 +122,7 @@ class CupyDriver:
         """See `spiral.gpu.Driver`; compiles the one kernel, from the cache where it was compiled before."""
         from spiral.gpu.kernel_cache import cubin
 
-        lowered, image = cubin(_FOLDER / source.file, name, f"sm_{self.facts.cc}")
+        lowered, image = cubin(CUDA_FOLDER / source.file, name, f"sm_{self.facts.cc}")
         return self.load(image, lowered, 0)
 
     def load(self, image: bytes, name: str, shared: int) -> int:
@@ -145,7 +150,6 @@ class CupyDriver:
         """See `spiral.gpu.Driver`."""
         self.synchronizations += 1
         self.stream.synchronize()
-
 
     def event(self) -> Any:
         """See `spiral.gpu.Driver`."""
@@ -208,9 +212,6 @@ class _Graph:
 
     def launch(self) -> None:
         self._graph.launch(self._stream)
-
-
-_FOLDER = Path(__file__).resolve().parent.parent / "kernels" / "cuda"
 
 
 class _Block:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from importlib import import_module
 
 from spiral.backend import DeviceInfo, Unavailable
 from spiral.errors import ArgumentError, RegistryError
@@ -30,8 +31,8 @@ def use_driver(driver: Driver) -> None:
 def drivers() -> list[Driver] | Unavailable:
     """A driver per device, the same objects at every call; or why there is none.
 
-    ``SPIRAL_GPU`` chooses: ``cupy``, ``torch``, ``none``, or ``processor``, which compiles CUDA C++ for the CPU and
-    is for tests.
+    ``SPIRAL_GPU`` chooses: ``cupy``, ``torch``, ``none``, and for tests ``processor``, which compiles CUDA C++ for the
+    CPU, or ``interpreter``, where Triton interprets its kernels.
     """
     global _asked
     _asked = True
@@ -39,7 +40,7 @@ def drivers() -> list[Driver] | Unavailable:
         return _given
     wanted = os.environ.get("SPIRAL_GPU", "")
     known: dict[str, Callable[[], list[Driver] | Unavailable]] = {
-        "cupy": _cupy, "torch": _torch, "processor": _processor, "none": _none,
+        "cupy": _cupy, "torch": _torch, "processor": _processor, "interpreter": _interpreter, "none": _none,
     }  # fmt: skip
     if wanted and wanted not in known:
         raise ArgumentError(f"SPIRAL_GPU: expected one of {', '.join(known)}; received {wanted!r}.")
@@ -71,10 +72,12 @@ def _torch() -> list[Driver] | Unavailable:
 
 
 def _processor() -> list[Driver] | Unavailable:
-    # named here, not imported: what stands in for a GPU is part of the tests' tools
-    from importlib import import_module
+    # what stands in for a GPU is part of the tests' tools, which nothing else imports
+    return [import_module("spiral.testing.cuda_on_cpu").CudaOnCpu()]
 
-    return [import_module("spiral.testing.cuda_on_cpu").driver()]
+
+def _interpreter() -> list[Driver] | Unavailable:
+    return [import_module("spiral.testing.triton_interpreter").host_driver()]
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """Compiles CUDA C++ to machine code with NVRTC, through CuPy's binding of it; needs no GPU and no driver.
 
-`cupy_backends.cuda.libs.nvrtc` loads ``libnvrtc`` by name. Where NVRTC comes as a Python package (the ``nvidia-cuda-nvrtc``
-wheels) its folder is on no search path, so the library is brought into the process first.
+`cupy_backends.cuda.libs.nvrtc` loads ``libnvrtc`` by name. Where NVRTC comes as a Python package (the wheels
+``nvidia-cuda-nvrtc``) its folder is on no search path, so the library is brought into the process first.
 """
 
 from __future__ import annotations

@@ -150,7 +150,6 @@ class TorchDriver:
         self.synchronizations += 1
         self.stream.synchronize()
 
-
     def event(self) -> Any:
         """See `spiral.gpu.Driver`."""
         event = self._torch.cuda.Event(enable_timing=True)

@@ -23,7 +23,7 @@ CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json
 
 def weight_arrays(model: Llama) -> dict[str, NDArray[Any]]:
     """The model's weights by Hugging Face's names, as read-only arrays."""
-    return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    return {name: parameter.detach().to("cpu").numpy() for name, parameter in model.named_parameters()}
 
 
 def set_weights(model: Llama, arrays: Mapping[str, NDArray[Any]], source: str) -> None:

@@ -51,7 +51,8 @@ class RecordingDriver:
     """A `spiral.gpu.Driver` that records.
 
     Args:
-        cc: compute capability times ten that it claims; 0: host memory, for the interpreter.
+        cc: compute capability times ten that it claims; 0: host memory, for the interpreter, where compiled kernels
+            are refused.
         shared_memory: bytes that it claims to have for a block.
 
     Attributes:
@@ -112,6 +113,8 @@ class RecordingDriver:
         ctypes.memset(address, byte, nbytes)
 
     def _handle(self, name: str) -> int:
+        if not self.facts.cc:
+            raise KernelError(f"{name}: the recording driver with cc=0 runs interpreted kernels only.")
         self._names.append(name)
         return len(self._names) - 1
 

@@ -57,8 +57,14 @@ def imports(path):
         (
             "backends",
             (
-                "spiral.backend", "spiral.dtype", "spiral.errors", "spiral.storage", "spiral.device_array", "spiral.gpu",
-                "spiral.backends", "spiral.kernels",
+                "spiral.backend",
+                "spiral.dtype",
+                "spiral.errors",
+                "spiral.storage",
+                "spiral.device_array",
+                "spiral.gpu",
+                "spiral.backends",
+                "spiral.kernels",
             ),
         ),
     ],

@@ -1,4 +1,4 @@
-"""Every op's samples on the CUDA backend: CUDA C++ compiled for the processor here, for the device where there is one."""
+"""Every op's samples on the CUDA backend: its kernels compiled for the processor here, or run on a device."""
 
 import pytest
 

@@ -24,6 +24,7 @@ NAMES_AT_ONCE = 64
 _FLAGS = [
     "-std=c++17", "-O1", "-g1", "-w", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-fdata-sections",
     "-ffp-contract=off", "-fno-exceptions", "-fno-strict-aliasing",
+    "-fstack-clash-protection",  # touches every page, so that none of a stack's guards is jumped over
 ]  # fmt: skip
 _CHECKS = ["-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"]
 _SANITIZERS = {
@@ -106,22 +107,25 @@ def build(file: str, names: Sequence[str], folder: Path = CUDA_FOLDER) -> Path:
         sources = with_includes(folder / file, folder)
     except FileNotFoundError as e:
         raise KernelError(f"{file}: {e}") from e
-    key = digest([*sources, *_runtime_files()], unit, *flags, _version(command))
+    key = digest([*sources, *_runtime_files()], unit, *flags, *_scheduler_flags(), _version(command))
     target = cache_folder() / f"{Path(file).stem}-{key}.so"
     if not target.exists():
         with _lock(target):
             if not target.exists():
                 scheduler = _scheduler(command)
                 _compile(
-                    [command, *flags, f"-I{folder}", f"-I{HERE}", "-shared", "-x", "c++", "-", "-x", "none", str(scheduler),
-                     f"-Wl,-T,{HERE / 'shared.ld'}", "-Wl,--no-undefined,-Bsymbolic"],
+                    [command, *flags, f"-I{folder}", f"-I{HERE}", "-shared", "-x", "c++", "-", "-x", "none",
+                     str(scheduler), f"-Wl,-T,{HERE / 'shared.ld'}", "-Wl,--no-undefined,-Bsymbolic"],
                     target, file, unit,
                 )  # fmt: skip
     return target
 
 
 def _unit(file: str, names: Sequence[str]) -> str:
-    rows = "".join(f'  {{"{name}", &spiral_cpu::Entry<&{name}>::call}},\n' for name in names)
+    rows = "".join(
+        f'  {{"{name}", &spiral_cpu::Entry<&{name}>::call, spiral_cpu::Entry<&{name}>::parameters}},\n'
+        for name in names
+    )
     return (
         f'#include "entry.h"\n#include "{file}"\n'
         'extern "C" { extern const __attribute__((visibility("hidden"))) spiral_cpu::Kernel spiral_kernels[]; }\n'
@@ -133,10 +137,13 @@ def _runtime_files() -> list[Path]:
     return [HERE / name for name in ("entry.h", "runtime.h", "cuda_math.h", "scheduler.cpp", "fiber.h", "shared.ld")]
 
 
+def _scheduler_flags() -> list[str]:
+    return [*_SCHEDULER_FLAGS, *(["-DSPIRAL_UCONTEXT"] if os.environ.get("SPIRAL_UCONTEXT") == "1" else [])]
+
+
 def _scheduler(command: str) -> Path:
     """The scheduler's object file: the same in every shared object."""
-    more = ["-DSPIRAL_UCONTEXT"] if os.environ.get("SPIRAL_UCONTEXT") == "1" else []
-    flags = [*_SCHEDULER_FLAGS, *more]
+    flags = _scheduler_flags()
     target = cache_folder() / f"scheduler-{digest(_runtime_files(), *flags, _version(command))}.o"
     if not target.exists():
         with _lock(target):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap
 import os
 import platform
+import shutil
 import subprocess
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +22,7 @@ from spiral.errors import ArgumentError, KernelError
 from spiral.gpu.driver import CudaSource, Facts
 from spiral.gpu.sources import CUDA_FOLDER
 from spiral.testing.cuda_on_cpu import compiler
-from spiral.testing.cuda_on_cpu.memory import Arena, HostBlock
+from spiral.testing.cuda_on_cpu.memory import POISON, Arena, HostBlock
 
 MAX_THREADS = 1024
 SHARED_MEMORY = 227 << 10  # what a block of an sm_90 device may ask for
@@ -58,8 +61,7 @@ class _Launch(ctypes.Structure):
 
 class _Kernel(NamedTuple):
     name: str
-    library: Path
-    launch: Any
+    library: ctypes.CDLL
     number: int
 
 
@@ -87,7 +89,7 @@ class CudaOnCpu:
             raise KernelError(reason)
         self.facts = Facts(
             name="CUDA on the processor", cc=90, multiprocessors=1, shared_memory=SHARED_MEMORY, memory=memory,
-            driver=f"g++ ({platform.machine()})", more={"on_processor": True},
+            driver=f"spiral.testing.cuda_on_cpu ({platform.machine()})", compiler="g++", more={"on_processor": True},
         )  # fmt: skip
         self.synchronizations = 0
         self.functions: dict[Any, Any] = {}
@@ -95,16 +97,22 @@ class CudaOnCpu:
         self._folder = folder
         self._order, self._seed = _order(os.environ.get("SPIRAL_CUDA_ORDER", "forward") if order is None else order)
         self._arena = Arena(memory)
+        self.usage = self._arena.usage
+        self._capturing: _Graph | None = None
         self._kernels: list[_Kernel] = []
         self._libraries: dict[Path, ctypes.CDLL] = {}
 
     # ------------------------------------------------------------ memory
     def allocate(self, nbytes: int) -> HostBlock:
         """Memory whose bytes are all 0xff, NaN in every floating type, with fences around it."""
-        return self._arena.allocate(nbytes)
+        block = self._arena.allocate(nbytes)
+        if self._capturing is not None:
+            self._capturing.blocks.append(block)
+        return block
 
     def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """Copies a C-contiguous host array to the device."""
+        self._refuse_in_capture("writes memory of the host")
         self._arena.require(address, _host_bytes("write", array), "write")
         ctypes.memmove(address, array.ctypes.data, array.nbytes)
 
@@ -118,17 +126,12 @@ class CudaOnCpu:
         """Copies within the device."""
         self._arena.require(to, nbytes, "copy")
         self._arena.require(source, nbytes, "copy")
-        ctypes.memmove(to, source, nbytes)
+        self._enqueue(lambda: ctypes.memmove(to, source, nbytes))
 
     def fill(self, address: int, byte: int, nbytes: int) -> None:
         """Sets every byte."""
         self._arena.require(address, nbytes, "fill")
-        ctypes.memset(address, byte, nbytes)
-
-    @property
-    def in_use(self) -> int:
-        """Bytes of all blocks that live."""
-        return self._arena.in_use
+        self._enqueue(lambda: ctypes.memset(address, byte, nbytes))
 
     def check_memory(self) -> None:
         """Looks at the fences around all blocks that live, and at what was found around those that were freed.
@@ -152,9 +155,9 @@ class CudaOnCpu:
         library = self._libraries.get(path)
         if library is None:
             library = self._libraries[path] = ctypes.CDLL(str(path))
-        launch = library.spiral_launch
-        launch.argtypes = [ctypes.c_int, ctypes.POINTER(_Launch), ctypes.c_void_p]
-        self._kernels.append(_Kernel(name, path, launch, names.index(name)))
+            library.spiral_launch.argtypes = [ctypes.c_int, ctypes.POINTER(_Launch), ctypes.c_void_p]
+            library.spiral_parameters.restype = ctypes.POINTER(ctypes.c_int)
+        self._kernels.append(_Kernel(name, library, names.index(name)))
         return len(self._kernels) - 1
 
     def load(self, image: bytes, name: str, shared: int) -> int:
@@ -174,21 +177,115 @@ class CudaOnCpu:
         """
         kernel = self._kernels[function]
         _require_limits(kernel.name, grid, block, shared)
-        self.launches.append(Launched(kernel.name, tuple(grid), tuple(block), shared))  # type: ignore[arg-type]
+        launched = Launched(kernel.name, (grid[0], grid[1], grid[2]), (block[0], block[1], block[2]), shared)
+        if self._capturing is None:
+            self._run(kernel, launched, params)
+        else:
+            kept = _Parameters(kernel, params)
+            self._enqueue(lambda: self._run(kernel, launched, kept.address))
+
+    def _run(self, kernel: _Kernel, launched: Launched, params: int) -> None:
+        self.launches.append(launched)
         with _launching:
-            what, message = _scratch(), ctypes.create_string_buffer(_MESSAGE_BYTES)
+            what = _scratch()
             launch = _Launch(
-                tuple(grid), tuple(block), shared, what.shared, _SHARED_FENCE, what.stacks, _STACK_BYTES,
-                mmap.PAGESIZE, self._order, self._seed, ctypes.addressof(message), _MESSAGE_BYTES, None,
+                launched.grid, launched.block, launched.shared, what.shared, _SHARED_FENCE, what.stacks, _STACK_BYTES,
+                mmap.PAGESIZE, self._order, self._seed, ctypes.addressof(what.message), _MESSAGE_BYTES, None,
             )  # fmt: skip
-            failed = kernel.launch(kernel.number, launch, params)
+            failed = kernel.library.spiral_launch(kernel.number, launch, params)
+            text = what.message.value.decode(errors="replace") if failed else ""
         if failed:
-            text = message.value.decode(errors="replace")
-            raise KernelError(f"{kernel.name}: {text}{_line_of(kernel.library, kernel.launch, launch.fault)}")
+            raise KernelError(f"{kernel.name}: {text}{_line_of(kernel.library, launch.fault)}")
 
     def synchronize(self) -> None:
         """Counts; a launch has ended when it returns."""
+        self._refuse_in_capture("waits")
         self.synchronizations += 1
+
+    # ------------------------------------------------------------ events and graphs
+    def event(self) -> _Event:
+        """A moment, which has come when this returns."""
+        return _Event(self)
+
+    def pinned(self, nbytes: int) -> np.ndarray[Any, Any]:
+        """Memory like any other."""
+        return np.full(nbytes, POISON, np.uint8)
+
+    def write_ahead(self, address: int, array: np.ndarray[Any, Any]) -> _Event:
+        """Writes at once."""
+        self.write(address, array)
+        return self.event()
+
+    def capture(self, enqueue: Callable[[], None]) -> _Graph:
+        """Notes what is launched, copied and filled, with the values of the parameters as they are now.
+
+        Raises:
+            KernelError: it reads, writes from the host, waits or captures.
+        """
+        self._refuse_in_capture("captures")
+        self._capturing = graph = _Graph()
+        try:
+            enqueue()
+        finally:
+            self._capturing = None
+        return graph
+
+    def _enqueue(self, work: Callable[[], Any]) -> None:
+        if self._capturing is None:
+            work()
+        else:
+            self._capturing.work.append(work)
+
+    def _refuse_in_capture(self, what: str) -> None:
+        if self._capturing is not None:
+            raise KernelError(f"capture: expected launches, copies and fills only; it {what}.")
+
+
+class _Event:
+    """A moment on the clock; see `spiral.gpu.driver.Event`."""
+
+    def __init__(self, driver: CudaOnCpu) -> None:
+        self._driver = driver
+        self._time = time.perf_counter()
+
+    def done(self) -> bool:
+        return True
+
+    def wait(self) -> None:
+        self._driver.synchronize()
+
+    def milliseconds_since(self, earlier: _Event) -> float:
+        return (self._time - earlier._time) * 1e3
+
+
+class _Graph:
+    """Work to be done again; keeps the blocks that were made meanwhile."""
+
+    def __init__(self) -> None:
+        self.work: list[Callable[[], Any]] = []
+        self.blocks: list[HostBlock] = []
+
+    def launch(self) -> None:
+        for work in self.work:
+            work()
+
+
+class _Parameters:
+    """A copy of a launch's parameters."""
+
+    def __init__(self, kernel: _Kernel, params: int) -> None:
+        sizes = list(itertools.takewhile(lambda n: n >= 0, kernel.library.spiral_parameters(kernel.number)))
+        given = (ctypes.c_void_p * len(sizes)).from_address(params)
+        self._values = [_aligned_copy(p or 0, n) for p, n in zip(given, sizes, strict=True)]
+        self._pointers = (ctypes.c_void_p * max(1, len(sizes)))(*[v.ctypes.data for v in self._values])
+        self.address = ctypes.addressof(self._pointers)
+
+
+def _aligned_copy(address: int, nbytes: int) -> np.ndarray[Any, Any]:
+    room = np.empty(nbytes + 15, np.uint8)
+    copy = room[-room.ctypes.data % 16 :][:nbytes]
+    ctypes.memmove(copy.ctypes.data, address, nbytes)
+    return copy
 
 
 class _Scratch:
@@ -199,6 +296,7 @@ class _Scratch:
             mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             for nbytes in (MAX_THREADS * _STACK_BYTES, SHARED_MEMORY + _SHARED_FENCE)
         ]
+        self.message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         self.stacks, self.shared = (ctypes.addressof(ctypes.c_char.from_buffer(m)) for m in self._maps)
         protect = ctypes.CDLL(None, use_errno=True).mprotect
         protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -247,15 +345,16 @@ def _require_limits(name: str, grid: Sequence[int], block: Sequence[int], shared
         raise KernelError(f"{name}: expected at most {SHARED_MEMORY} bytes of shared memory; received {shared}.")
 
 
-def _line_of(library: Path, launch: Any, fault: int | None) -> str:
+def _line_of(library: ctypes.CDLL, fault: int | None) -> str:
     """Source line of an instruction, as binutils tells it; empty where they are not installed."""
-    if not fault:
+    if not fault or not shutil.which("addr2line") or not shutil.which("nm"):
         return ""
-    base = ctypes.cast(launch, ctypes.c_void_p).value or 0
-    symbols = subprocess.run(["nm", "-D", str(library)], capture_output=True, text=True).stdout
-    offset = next((int(s.split()[0], 16) for s in symbols.splitlines() if s.endswith(" spiral_launch")), None)
-    if offset is None:
-        return ""
-    command = ["addr2line", "-s", "-e", str(library), hex(fault - base + offset)]
-    line = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    return f" ({line.split(' (')[0]})" if line and not line.startswith("?") else ""
+    here = ctypes.cast(library.spiral_launch, ctypes.c_void_p).value or 0
+    symbols = subprocess.run(["nm", "-D", library._name], capture_output=True, text=True).stdout
+    for line in symbols.splitlines():
+        if line.endswith(" spiral_launch"):
+            offset = fault - here + int(line.split()[0], 16)
+            command = ["addr2line", "-s", "-e", library._name, hex(offset)]
+            place = subprocess.run(command, capture_output=True, text=True).stdout.split(" (")[0].strip()
+            return "" if place.startswith("?") else f" ({place})"
+    return ""

@@ -12,6 +12,7 @@ template <class T> struct Value<const T> { typedef T type; };
 template <auto kernel> struct Entry;
 template <class... P, void (*kernel)(P...)>
 struct Entry<kernel> {
+  static constexpr int parameters[] = {(int)sizeof(P)..., -1};
   static void call(void** params) { call_with(params, typename CountTo<sizeof...(P)>::type()); }
   template <int... I>
   static void call_with(void** params, Indices<I...>) { kernel(*(typename Value<P>::type*)params[I]...); }
@@ -20,5 +21,6 @@ struct Entry<kernel> {
 struct Kernel {
   const char* name;
   void (*call)(void** params);
+  const int* parameters;  // bytes of each, then -1
 };
 }  // namespace spiral_cpu

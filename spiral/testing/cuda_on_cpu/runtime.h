@@ -56,11 +56,15 @@ extern dim3 blockDim, gridDim;
 
 namespace spiral_cpu {
 enum BarrierKind { SYNC, SYNC_COUNT, SYNC_AND, SYNC_OR };
-enum WarpKind { WARP_SYNC, SHUFFLE, SHUFFLE_UP, SHUFFLE_DOWN, SHUFFLE_XOR, BALLOT, ANY, ALL, MATCH_ANY };
+enum WarpKind { WARP_SYNC, SHUFFLE, SHUFFLE_UP, SHUFFLE_DOWN, SHUFFLE_XOR, BALLOT, ANY, ALL, MATCH_ANY, EXCHANGE };
 int block_barrier(BarrierKind kind, int predicate, const char* file, int line);
 unsigned long long warp_operation(
     WarpKind kind, unsigned mask, unsigned long long value, int argument, int width, const char* file, int line);
 unsigned active_lanes();
+int lane();
+void start_copy(void* to, const void* from, int bytes);
+void end_copy_group();
+void wait_for_copies(int groups);
 void* dynamic_shared_memory();
 [[noreturn]] void trap(const char* file, int line);
 
@@ -72,6 +76,19 @@ inline T shuffle(WarpKind kind, unsigned mask, T value, int argument, int width,
   bits = warp_operation(kind, mask, bits, argument, width, file, line);
   __builtin_memcpy(&value, &bits, sizeof value);
   return value;
+}
+// What all 32 lanes have at the addresses that they give, up to 32 bytes each, one after another; valid until the lane's
+// next warp operation. Traps where an address is not aligned as a T.
+template <class T>
+inline const void* exchange(const T* mine, int bytes, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  if ((unsigned long long)mine % alignof(T)) __builtin_trap();
+  return (const void*)warp_operation(EXCHANGE, 0xffffffffu, (unsigned long long)mine, bytes, 32, file, line);
+}
+// T gives the alignment that a device asks for
+template <class T>
+inline void copy_later(T* to, const T* from, int bytes) {
+  if (((unsigned long long)to | (unsigned long long)from) % alignof(T)) __builtin_trap();
+  start_copy(to, from, bytes);
 }
 }  // namespace spiral_cpu
 #pragma GCC visibility pop

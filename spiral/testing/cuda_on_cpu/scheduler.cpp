@@ -52,7 +52,15 @@ struct Thread {
   int argument, width;
   u32 mask;
   WarpKind kind;
+  int copies, copy_group;  // pending asynchronous copies; number of the group that is open
 };
+
+struct Copy {
+  char* to;
+  const char* from;  // null: zeros
+  int bytes, group;
+};
+const int MAX_COPIES = 64;  // that a thread can have under way
 
 struct Warp {
   u32 alive;      // threads that have not exited; bit = lane
@@ -67,6 +75,8 @@ static struct {
   void (*call)(void**);
   void** params;
   Thread thread[MAX_THREADS];
+  Copy copy[MAX_THREADS][MAX_COPIES];
+  alignas(16) char exchanged[MAX_WARPS][32 * 32];
   Warp warp[MAX_WARPS];
   int threads, warps;
   u32 ready;               // warps that have runnable threads
@@ -90,7 +100,7 @@ static const char* const BARRIER_NAMES[] = {"__syncthreads", "__syncthreads_coun
                                             "__syncthreads_or"};
 static const char* const WARP_NAMES[] = {"__syncwarp", "__shfl_sync", "__shfl_up_sync", "__shfl_down_sync",
                                          "__shfl_xor_sync", "__ballot_sync", "__any_sync", "__all_sync",
-                                         "__match_any_sync"};
+                                         "__match_any_sync", "a matrix operation"};
 
 // ---------------------------------------------------------------- failing
 struct Message {  // appends to the host's buffer and never past its end
@@ -121,31 +131,28 @@ static void add_place(Message& m) {
   __builtin_unreachable();
 }
 
+static bool waits(int t) { return (s.warp[t >> 5].at_block | s.warp[t >> 5].at_warp) >> (t & 31) & 1; }
+
 static bool wait_alike(int a, int b) {
   const Thread &x = s.thread[a], &y = s.thread[b];
-  const u32 bit_a = 1u << (a & 31), bit_b = 1u << (b & 31);
-  const bool block_a = s.warp[a >> 5].at_block & bit_a, block_b = s.warp[b >> 5].at_block & bit_b;
-  return block_a == block_b && x.line == y.line && x.file == y.file && (block_a || (x.kind == y.kind && x.mask == y.mask));
+  const bool block_a = s.warp[a >> 5].at_block >> (a & 31) & 1, block_b = s.warp[b >> 5].at_block >> (b & 31) & 1;
+  return block_a == block_b && x.line == y.line && x.file == y.file && x.kind == y.kind && (block_a || x.mask == y.mask);
 }
 
 // every thread of the block that waits, neighbours that wait alike in one line
 static void add_waiting(Message& m) {
   int exited = s.threads - s.live;
   for (int first = 0; first < s.threads;) {
-    const Warp& w = s.warp[first >> 5];
-    const u32 bit = 1u << (first & 31);
-    if (!((w.at_block | w.at_warp) & bit)) {
+    if (!waits(first)) {
       first++;
       continue;
     }
     int last = first;
-    while (last + 1 < s.threads && ((s.warp[(last + 1) >> 5].at_block | s.warp[(last + 1) >> 5].at_warp) & (1u << ((last + 1) & 31))) &&
-           wait_alike(first, last + 1))
-      last++;
+    while (last + 1 < s.threads && waits(last + 1) && wait_alike(first, last + 1)) last++;
     const Thread& t = s.thread[first];
     if (first == last) m.add("\n  thread %d waits at ", first);
     else m.add("\n  threads %d to %d wait at ", first, last);
-    if (w.at_block & bit) m.add("%s", BARRIER_NAMES[t.kind]);
+    if (s.warp[first >> 5].at_block >> (first & 31) & 1) m.add("%s", BARRIER_NAMES[t.kind]);
     else m.add("%s with mask 0x%08x", WARP_NAMES[t.kind], t.mask);
     m.add(" (%s:%d)", base_name(t.file), t.line);
     first = last + 1;
@@ -296,6 +303,15 @@ static int source_lane(const Thread& t, int lane) {
 static void complete(int w, u32 lanes) {
   Thread* const t = s.thread + w * 32;
   const WarpKind kind = t[__builtin_ctz(lanes)].kind;
+  if (kind == EXCHANGE) {
+    if (lanes != ~0u) fail_waiting("a matrix operation needs all 32 lanes of its warp");
+    for (int lane = 0; lane < 32; lane++) {
+      char* const to = s.exchanged[w] + lane * t[lane].argument;
+      __builtin_memcpy(to, (const void*)t[lane].value, (u64)t[lane].argument);
+    }
+    for (int lane = 0; lane < 32; lane++) t[lane].value = (u64)s.exchanged[w];
+    return;
+  }
   u64 result[32];
   u32 ballot = 0;
   for (u32 l = lanes; l; l &= l - 1)
@@ -362,6 +378,39 @@ u64 warp_operation(WarpKind kind, u32 mask, u64 value, int argument, int width, 
 
 u32 active_lanes() { return s.warp[s.current >> 5].alive; }
 
+int lane() { return s.current & 31; }
+
+// ---------------------------------------------------------------- asynchronous copies
+// The bytes arrive when they are waited for; until then the destination is poisoned, so that who reads too early sees it.
+static void fill(char* from, char* to, unsigned char byte);
+
+void start_copy(void* to, const void* from, int bytes) {
+  Thread& t = s.thread[s.current];
+  if (t.copies == MAX_COPIES) {
+    Message m;
+    add_place(m);
+    m.add(", thread %d: more than %d asynchronous copies under way", s.current, MAX_COPIES);
+    give_up();
+  }
+  fill((char*)to, (char*)to + bytes, POISON);
+  s.copy[s.current][t.copies++] = Copy{(char*)to, (const char*)from, bytes, t.copy_group};
+}
+
+void end_copy_group() { s.thread[s.current].copy_group++; }
+
+void wait_for_copies(int groups) {
+  Thread& t = s.thread[s.current];
+  Copy* const copies = s.copy[s.current];
+  int left = 0;
+  for (int i = 0; i < t.copies; i++) {
+    const Copy& c = copies[i];
+    if (c.group >= t.copy_group - groups) copies[left++] = c;  // the open group is not waited for either
+    else if (c.from) __builtin_memcpy(c.to, c.from, (u64)c.bytes);
+    else fill(c.to, c.to + c.bytes, 0);
+  }
+  t.copies = left;
+}
+
 void* dynamic_shared_memory() { return s.launch->shared_memory; }
 
 // ---------------------------------------------------------------- blocks and grids
@@ -383,6 +432,7 @@ static void worker() {
   for (;;) {
     enter(t);
     s.warp[t >> 5].unstarted &= ~(1u << (t & 31));
+    s.thread[t].copies = s.thread[t].copy_group = 0;
     s.call(s.params);
     t = s.current;
     exited(t);
@@ -471,7 +521,7 @@ static void trapped(int number, siginfo_t* info, void* context) {
   char* const at = (char*)info->si_addr;
   const u64 offset = (u64)(at - l.stacks);
   if (number == SIGFPE) m.add("division of an integer by zero");
-  else if (number == SIGILL || number == SIGTRAP) m.add("misaligned access or index out of an array's bounds");
+  else if (number == SIGILL || number == SIGTRAP) m.add("misaligned access, index out of an array's bounds, or other undefined behaviour");
   else if (at >= l.stacks && offset < MAX_THREADS * l.stack_bytes && offset % l.stack_bytes < l.guard_bytes)
     m.add("its variables need more than the %llu bytes of its stack", l.stack_bytes - l.guard_bytes);
   else m.add("access to address %p, where there is no memory", (void*)at);
@@ -497,6 +547,11 @@ static void catch_traps(bool on) {
   running_here = on;
 }
 }  // namespace spiral_cpu
+
+// Bytes of each parameter of a kernel, then -1.
+extern "C" __attribute__((visibility("default"))) const int* spiral_parameters(int kernel) {
+  return spiral_kernels[kernel].parameters;
+}
 
 // Runs a kernel over a grid; 0, or 1 with a message. One call at a time.
 extern "C" __attribute__((visibility("default"))) int spiral_launch(
