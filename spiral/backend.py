@@ -202,12 +202,15 @@ class GeneralBackend(Protocol):
         """Kernels for an op as it is declared now; asked instead of the table of `Backend.kernels`."""
 
 
-def oracle_of(op: str) -> tuple[Callable[..., Any], bool, bool] | None:
-    """An op's oracle, whether it overwrites its inputs, whether it only makes views; None: it has no oracle."""
+def oracle_of(op: str) -> tuple[Callable[..., Any], bool, bool, bool] | None:
+    """An op's oracle, whether it overwrites its inputs, only makes views, and is slower than the op's decomposition.
+
+    None: it has no oracle.
+    """
     from spiral.op import OPS
 
     o = OPS[op]
-    return None if o.oracle is None else (o.oracle, bool(o.mutates), o.view)
+    return None if o.oracle is None else (o.oracle, bool(o.mutates), o.view, o.fused)
 
 
 def declared_ops() -> tuple[str, ...]:
@@ -216,5 +219,8 @@ def declared_ops() -> tuple[str, ...]:
 
     return tuple(OPS)
 
+
+DECOMPOSITION_PRIORITY = -10
+"""Where an op's decomposition stands among its kernels: behind every backend's but those of lower priority still."""
 
 ANY: Cap = Cap(dtypes=FLOATS, integers=tuple(d for d in ALL if d.kind != "float"), scalars=True)

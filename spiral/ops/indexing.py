@@ -114,7 +114,7 @@ class TakeAlongAxis:
         _as_many_axes(x, indices)
         (a,) = axes_of("take_along_axis", axis, x.ndim)
         _in_range("take_along_axis", indices, x.shape[a])
-        return x[_along(x.shape, indices, axis)]
+        return x[along(x.shape, indices, axis)]
 
     @staticmethod
     def vjp(need: Any, g: Any, x_spec: Any, indices: Any, axis: int) -> Any:
@@ -144,7 +144,7 @@ class TakeAlongAxisGrad:
     def oracle(g: Any, indices: Any, shape: tuple[int, ...], axis: int) -> Any:
         _in_range("take_along_axis_grad", indices, shape[axis])
         out = np.zeros(shape, g.dtype)
-        np.add.at(out, _along(shape, indices, axis), g)
+        np.add.at(out, along(shape, indices, axis), g)
         return out
 
     @staticmethod
@@ -161,7 +161,7 @@ class TakeAlongAxisGrad:
         yield s.normal(4, 0), s.integers(0, 5, 4, 0), (4, 5), 1
 
 
-def _along(shape: tuple[int, ...], indices: Any, axis: int) -> tuple[Any, ...]:
+def along(shape: tuple[int, ...], indices: Any, axis: int) -> tuple[Any, ...]:
     """The index that takes ``indices`` along one axis and every position of the others."""
     a = axis % len(shape)
     out: list[Any] = []

@@ -35,6 +35,7 @@ def _total(op: Op, tensors: tuple[Any, ...], attrs: tuple[Any, ...], weights: li
     """The scalar sum over visible outputs of output * weight."""
     outs = op.call(*tensors, *attrs)
     outs = outs if isinstance(outs, tuple) else (outs,)
+    outs = tuple(o for o in outs if o.dtype.kind == "float") or outs  # integer outputs have no gradient
     if any(o.dtype is not sp.float64 for o in outs):  # a cast to a narrower type: differences say nothing
         return outs[0].detach()
     if not weights:
