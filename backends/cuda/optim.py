@@ -25,6 +25,10 @@ _UPDATE: dict[tuple[str, bool], CudaKernel] = {
     for step, (n, i) in _MEMBERS.items() for double, (a, f) in _A.items()
 }  # fmt: skip
 _SQUARES = {double: _SOURCE.kernel(f"spiral::square_sums<{a}>", "P", "P") for double, (a, _) in _A.items()}
+_CHECK = {
+    (double, scaled): _SOURCE.kernel(f"spiral::check_finite<{a}, {str(scaled).lower()}>", "P", "P", f)
+    for double, (a, f) in _A.items() for scaled in (False, True)
+}  # fmt: skip
 _ROOT = _SOURCE.kernel("spiral::root_of_sum", "P", "P", "i")
 
 
@@ -103,6 +107,31 @@ def _grad_norm(grads: Any, norm: DeviceArray) -> None:
     _ROOT(gpu, (1, 1, 1), (threads, 1, 1), partial.address, norm.address, table.count)
 
 
+def _check(tensors: Any, factor: float | None, finite: DeviceArray) -> None:
+    """Writes whether all elements are finite, after they were multiplied by a factor where there is one."""
+    gpu = finite.memory
+    gpu.fill(finite.address, 1, finite.nbytes)
+    given = [t for t in tensors if t is not None and t.size]
+    if not given:
+        return
+    lying = [dense(t) for t in given]
+    table = spans(gpu, [(t,) for t in lying])
+    check = _CHECK[table.double, factor is not None]
+    check(gpu, (table.count, 1, 1), _BLOCK, table.address, finite.address, 1.0 if factor is None else factor)
+    if factor is not None:
+        for new, t in zip(lying, given, strict=True):
+            if new is not t:
+                copy_into(new, t)
+
+
+def _all_finite(tensors: Any, finite: DeviceArray) -> None:
+    _check(tensors, None, finite)
+
+
+def _unscale(tensors: Any, factor: float, finite: DeviceArray) -> None:
+    _check(tensors, factor, finite)
+
+
 def kernels() -> Iterator[Kernel]:
     """The family's table."""
     yield Kernel("adamw", _adamw, _FLOAT)
@@ -111,3 +140,5 @@ def kernels() -> Iterator[Kernel]:
     yield Kernel("scale_", _scale, _FLOAT)
     yield Kernel("ema_", _ema, _FLOAT)
     yield Kernel("grad_norm", _grad_norm, _FLOAT)
+    yield Kernel("all_finite", _all_finite, _FLOAT)
+    yield Kernel("unscale_", _unscale, _FLOAT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ _SOURCE = Source("sort.cu")
 _TILES = ((64, 4), (256, 8))  # threads and elements a thread: rows up to 256, and up to 2048 or tiles of longer ones
 _TILE = {
     (d.numpy, threads): _SOURCE.kernel(
-        f"spiral::sort_tile<{NAMES[d]}, {threads}, {items}>", "P", "P", "P", "P", "P", "q", "q", "i"
+        f"spiral::sort_tile<{NAMES[d]}, {threads}, {items}>", "P", "P", "P", "P", "P", "q", "q", "q", "i"
     )
     for d in ALL for threads, items in _TILES
 }  # fmt: skip
@@ -50,7 +51,7 @@ def sort_pairs(x: DeviceArray, descending: bool = False) -> tuple[DeviceArray, D
     tiles = -(-n // (threads * items))
     grid = (rows * tiles, 1, 1)
     _TILE[x.dtype, threads](
-        gpu, grid, (threads, 1, 1), x.address, 0, 0, key.address, order.address, n, tiles, int(descending)
+        gpu, grid, (threads, 1, 1), x.address, 0, 0, key.address, order.address, n, n, tiles, int(descending)
     )
     width = threads * items
     if width < n:
@@ -64,61 +65,73 @@ def sort_pairs(x: DeviceArray, descending: bool = False) -> tuple[DeviceArray, D
     return key, order
 
 
-def _sort_rows(x: DeviceArray, descending: bool, y: DeviceArray | None, position: DeviceArray | None) -> None:
-    """Sorts the rows of x (rows, n), dense; y and position are (rows, n), dense, and what is given is written."""
+def _sort_rows(
+    x: DeviceArray, kept: int, descending: bool, y: DeviceArray | None, position: DeviceArray | None
+) -> None:
+    """Sorts the rows of x (rows, n), dense; the first of each are written to y and position, (rows, kept) and dense."""
     rows, n = x.shape
     gpu = x.memory
     if n <= LARGE:
         threads = _TILES[n > 256][0]
         _TILE[x.dtype, threads](
             gpu, (rows, 1, 1), (threads, 1, 1), x.address, y.address if y else 0, position.address if position else 0,
-            0, 0, n, 1, int(descending),
+            0, 0, n, kept, 1, int(descending),
         )  # fmt: skip
         return
     _, order = sort_pairs(x, descending)
+    first = order[:, :kept]
     if position is not None:
-        cast_into(order, position)
+        cast_into(first, position)
     if y is not None:
-        index = (order.address, order.strides, np.dtype(np.int32))  # below 2^31
-        gather(x.shape, (x.address, (x.strides[0], 0)), index, y, n, x.itemsize, 0, 0, x.itemsize)
+        index = (first.address, first.strides, np.dtype(np.int32))  # below 2^31
+        done = gather(first.shape, (x.address, (x.strides[0], 0)), index, y, n, x.itemsize, 0, 0, x.itemsize)
+        assert done  # two axes
 
 
-def _sorted(x: DeviceArray, axis: int, descending: bool, values: DeviceArray | None, at: DeviceArray | None) -> None:
-    out = values or at
-    assert out is not None
-    if not out.size:
-        return
-    if not x.ndim:
-        if values is not None:
-            copy_into(x, values)
-        else:
-            out.memory.fill(out.address, 0, out.nbytes)
+def _sorted(
+    x: DeviceArray, axis: int, kept: int, descending: bool, y: DeviceArray | None, position: DeviceArray | None
+) -> None:
+    """The first ``kept`` elements along an axis in order, and where they were; what is given is written."""
+    outs = [o for o in (y, position) if o is not None]
+    if not outs[0].size:
         return
     a = axis % x.ndim
     order = (*(i for i in range(x.ndim) if i != a), a)
     moved = dense(x.transpose(order))
-    n = moved.shape[-1]
-    rows = moved.reshape_view((product(moved.shape[:-1]), n))
-    assert rows is not None  # it is dense
-    last = a == x.ndim - 1 or product(x.shape[a + 1 :]) == 1
-    target = out if last else DeviceArray.empty(out.memory, moved.shape, out.dtype)
-    flat = target.reshape_view(rows.shape)
-    assert flat is not None
-    _sort_rows(rows, descending, flat if values is not None else None, flat if at is not None else None)
-    if not last:
-        copy_into(target, out.transpose(order))
+    rows = product(moved.shape[:-1])
+    flat = moved.reshape_view((rows, moved.shape[-1]))
+    assert flat is not None  # it is dense
+    if product(x.shape[a + 1 :]) == 1:  # the results' elements lie as the rows do
+        targets = outs
+    else:
+        shape = (*moved.shape[:-1], kept)
+        targets = [DeviceArray.empty(o.memory, shape, o.dtype) for o in outs]
+    _sort_rows(
+        flat, kept, descending, targets[0] if y is not None else None, targets[-1] if position is not None else None
+    )
+    for target, out in zip(targets, outs, strict=True):
+        if target is not out:
+            copy_into(target, out.transpose(order))
 
 
 def _sort(x: DeviceArray, axis: int, descending: bool, stable: bool, y: DeviceArray) -> None:
-    _sorted(x, axis, descending, y, None)
+    _sorted(x, axis, x.shape[axis], descending, y, None)
 
 
 def _argsort(x: DeviceArray, axis: int, descending: bool, stable: bool, y: DeviceArray) -> None:
-    _sorted(x, axis, descending, None, y)
+    _sorted(x, axis, x.shape[axis], descending, None, y)
+
+
+def _top_k(x: DeviceArray, k: int, axis: int, largest: bool, values: DeviceArray, indices: DeviceArray) -> None:
+    _sorted(x, axis, k, largest, values, indices)
 
 
 def _length(x: DeviceArray, axis: int, *rest: Any) -> bool:
-    return not x.ndim or x.shape[axis] <= LONGEST
+    return x.shape[axis] <= LONGEST
+
+
+def _length_of_top(x: DeviceArray, k: int, axis: int, largest: bool) -> bool:
+    return x.shape[axis] <= LONGEST
 
 
 def _common(a: DType, b: DType) -> DType:
@@ -142,4 +155,5 @@ def kernels() -> Iterator[Kernel]:
     cap = Cap(ANY.dtypes, ANY.integers, where=_length, where_text="takes fewer than 2^31 elements along the axis")
     yield Kernel("sort", _sort, cap)
     yield Kernel("argsort", _argsort, cap)
+    yield Kernel("top_k", _top_k, replace(cap, where=_length_of_top))
     yield Kernel("searchsorted", _searchsorted, _ARRAYS)

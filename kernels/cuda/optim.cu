@@ -70,8 +70,7 @@ __device__ inline void decode(const Raw<PARTS>& r, int kind, A* x) {
 }
 
 template <class A, int PARTS>
-__device__ inline void store_raw(void* p, int kind, int i, const A* x) {
-  u32* q = (u32*)((char*)p + (i64)i * size_of(kind));
+__device__ inline Raw<PARTS> encode(int kind, const A* x) {
   Raw<PARTS> r;
   if (kind <= BF16) {
 #pragma unroll
@@ -80,19 +79,25 @@ __device__ inline void store_raw(void* p, int kind, int i, const A* x) {
       const u32 high = kind == F16 ? down<f16>((float)x[j + 1]).bits : down<bf16>((float)x[j + 1]).bits;
       r.part[0].at[j / 2] = low | high << 16;
     }
-    store16(q, r.part[0]);
   } else if (kind == F32) {
 #pragma unroll
     for (int j = 0; j < LANES; j++) r.part[j / 4].at[j % 4] = bits_of((float)x[j]);
-    store16(q, r.part[0]), store16(q + 4, r.part[1]);
   } else if (PARTS == 4) {
 #pragma unroll
     for (int j = 0; j < LANES; j++) {
       const u64 u = bits_of((double)x[j]);
       r.part[j / 2 % PARTS].at[2 * (j % 2)] = (u32)u, r.part[j / 2 % PARTS].at[2 * (j % 2) + 1] = (u32)(u >> 32);
     }
-    for (int k = 0; k < PARTS; k++) store16(q + 4 * k, r.part[k]);
   }
+  return r;
+}
+
+template <int PARTS>
+__device__ inline void store_raw(void* p, int kind, int i, const Raw<PARTS>& r) {
+  u32* q = (u32*)((char*)p + (i64)i * size_of(kind));
+  store16(q, r.part[0]);
+  if (kind >= F32) store16(q + 4, r.part[1]);
+  if (PARTS == 4 && kind == F64) store16(q + 8, r.part[PARTS - 2]), store16(q + 12, r.part[PARTS - 1]);
 }
 
 template <class A>
@@ -208,7 +213,7 @@ __global__ void update(const Span* table, Step<A> step) {
       }
 #pragma unroll
       for (int k = 0; k < S::COUNT; k++)
-        if (S::WRITES >> k & 1) store_raw<A, PARTS>(span.at[k], span.kind(k), i, x[k]);
+        if (S::WRITES >> k & 1) store_raw(span.at[k], span.kind(k), i, encode<A, PARTS>(span.kind(k), x[k]));
     }
   }
   for (int i = done + threadIdx.x; i < span.n; i += THREADS) {
@@ -218,6 +223,47 @@ __global__ void update(const Span* table, Step<A> step) {
     for (int k = 0; k < S::COUNT; k++)
       if (S::WRITES >> k & 1) store_one<A>(span.at[k], span.kind(k), i, one[k]);
   }
+}
+
+// ---------------------------------------------------------------- finite or not
+template <class A>
+__device__ inline bool infinite(A x) { return !(x - x == 0); }  // or NaN
+
+// check_finite: finite[0] = 0 if an element of the table's spans is infinite or NaN, else it is left as it is (the caller
+// has set it to 1; every block that writes writes the same). With `scaled` the spans are multiplied by factor first, and
+// what is looked at is the rounded result. Reads, or reads and writes, every element once; 2 operations per element.
+template <class A, bool scaled>
+__global__ void check_finite(const Span* table, bool* finite, A factor) {
+  constexpr int PARTS = sizeof(A) == 8 ? 4 : 2;
+  const Span span = table[blockIdx.x];
+  const int kind = span.kind(0);
+  bool bad = false;
+  int done = 0;
+  if (span.aligned()) {
+    done = span.n / LANES * LANES;
+#pragma unroll 2
+    for (int i = threadIdx.x * LANES; i < done; i += THREADS * LANES) {
+      A x[LANES];
+      Raw<PARTS> raw = load_raw<PARTS>(span.at[0], kind, i);
+      decode<A, PARTS>(raw, kind, x);
+      if (scaled) {
+        for (int j = 0; j < LANES; j++) x[j] *= factor;
+        raw = encode<A, PARTS>(kind, x);
+        store_raw(span.at[0], kind, i, raw);
+        decode<A, PARTS>(raw, kind, x);
+      }
+      for (int j = 0; j < LANES; j++) bad |= infinite(x[j]);
+    }
+  }
+  for (int i = done + threadIdx.x; i < span.n; i += THREADS) {
+    A x = load_one<A>(span.at[0], kind, i);
+    if (scaled) {
+      store_one<A>(span.at[0], kind, i, x * factor);
+      x = load_one<A>(span.at[0], kind, i);
+    }
+    bad |= infinite(x);
+  }
+  if (bad) *finite = false;
 }
 
 // ---------------------------------------------------------------- norm

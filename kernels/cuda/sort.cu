@@ -75,12 +75,13 @@ __device__ inline void merge_items(
 
 // ---------------------------------------------------------------- sorting
 // sort_tile: sorts tiles of THREADS * ITEMS neighbours of x (rows, n); `tiles` per row, one block each. What is not null
-// is overwritten, all (rows, n): y = the values in order, position = where in the row each was (both for tiles == 1),
-// key and order = the same as keys and 32-bit positions, for merge_runs. Reads x once from memory and again from the
+// is overwritten: y = the first `kept` values in order, position = where in the row each was (both (rows, kept), for
+// tiles == 1), key and order = all of them as keys and 32-bit positions, for merge_runs (rows, n). Reads x once from memory and again from the
 // cache; about log2(THREADS * ITEMS)^2 / 2 comparisons per element in shared memory.
 template <class T, int THREADS, int ITEMS>
 __global__ void sort_tile(
-    const T* x, T* y, i64* position, typename Key<T>::type* key, u32* order, i64 n, i64 tiles, int descending) {
+    const T* x, T* y, i64* position, typename Key<T>::type* key, u32* order, i64 n, i64 kept, i64 tiles,
+    int descending) {
   typedef typename Key<T>::type U;
   constexpr int SIZE = THREADS * ITEMS;
   __shared__ U keys[SIZE];
@@ -122,10 +123,10 @@ __global__ void sort_tile(
   for (int s = 0; s < ITEMS; s++) keys[t * ITEMS + s] = k[s], from[t * ITEMS + s] = p[s];
   __syncthreads();
   for (int i = t; i < count; i += THREADS) {
-    const i64 to = row * n + start + i;
-    if (y) y[to] = x[from[i]];
-    if (position) position[to] = from[i];
-    if (key) key[to] = keys[i], order[to] = from[i];
+    const i64 to = row * kept + i, all = row * n + start + i;
+    if (y && i < kept) y[to] = x[from[i]];
+    if (position && i < kept) position[to] = from[i];
+    if (key) key[all] = keys[i], order[all] = from[i];
   }
 }
 
