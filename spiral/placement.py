@@ -26,8 +26,9 @@ def place(array: np.ndarray[Any, Any], device: Device) -> Any:
 def place_ahead(array: np.ndarray[Any, Any], device: Device) -> Any:
     """A constant tensor with the values of a NumPy array; where a device can, it copies beside its other work."""
     memory = device.memory
-    put = getattr(memory, "from_host_ahead", None) or (array.copy if memory is None else memory.from_host)
-    return wrap(put() if memory is None else put(array), make_key(device, as_dtype(array.dtype)))
+    put = getattr(memory, "from_host_ahead", None)
+    buffer = put(array) if put is not None else array.copy() if memory is None else memory.from_host(array)
+    return wrap(buffer, make_key(device, as_dtype(array.dtype)))
 
 
 def host_copy(t: Any) -> np.ndarray[Any, Any]:

@@ -70,6 +70,7 @@ class CupyDriver:
         self.functions: dict[Any, Any] = {}
         self.synchronizations = 0
         self.usage = Usage()
+        self._captured: list[Any] | None = None  # while a graph is made, the blocks that its launches use
         self._side: Any = None  # the stream of copies that run ahead, made when there is one
         version = runtime.driverGetVersion()
         self.facts = Facts(
@@ -87,11 +88,14 @@ class CupyDriver:
         """See `spiral.gpu.Driver`; from a pool of our own, in stream order."""
         with self._device, self.stream:
             try:
-                return _Block(self._pool.malloc(nbytes), self.usage)
+                block = _Block(self._pool.malloc(nbytes), self.usage)
             except self._cupy.cuda.memory.OutOfMemoryError:
                 free, total = self._runtime.memGetInfo()
                 cached = self._pool.free_bytes()
                 raise OutOfMemoryError(f"cuda:{self.index}: {out_of_memory(nbytes, free + cached, total)}") from None
+        if self._captured is not None:
+            self._captured.append(block)
+        return block
 
     def memory(self) -> dict[str, int]:
         """Bytes of the pool that are in use and kept, and what the device has free and in total."""
@@ -178,13 +182,16 @@ class CupyDriver:
         """See `spiral.gpu.Driver`."""
         with self._device, self.stream:
             self.stream.begin_capture()
+            blocks = self._captured = []
             try:
                 enqueue()
             except BaseException:
                 self.stream.end_capture()  # else the stream stays unusable
                 raise
+            finally:
+                self._captured = None
             graph = self.stream.end_capture()
-        return _Graph(graph, self.stream)
+        return _Graph(graph, self.stream, blocks)
 
 
 class _Event:
@@ -205,10 +212,10 @@ class _Event:
 
 
 class _Graph:
-    """A CUDA graph on the stream that it was captured from."""
+    """A CUDA graph on the stream that it was captured from, with the memory that was made meanwhile."""
 
-    def __init__(self, graph: Any, stream: Any) -> None:
-        self._graph, self._stream = graph, stream
+    def __init__(self, graph: Any, stream: Any, blocks: list[Any]) -> None:
+        self._graph, self._stream, self._blocks = graph, stream, blocks
 
     def launch(self) -> None:
         self._graph.launch(self._stream)

@@ -15,6 +15,7 @@ from pathlib import Path
 from spiral.gpu import nvrtc
 from spiral.gpu.sources import CUDA_FOLDER, digest, with_includes
 
+
 def folder() -> Path:
     """Where compiled kernels are kept."""
     return Path(os.environ.get("SPIRAL_CACHE") or Path.home() / ".cache" / "spiral") / "kernels"

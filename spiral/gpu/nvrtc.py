@@ -1,13 +1,14 @@
 """Compiles CUDA C++ to machine code with NVRTC, through CuPy's binding of it; needs no GPU and no driver.
 
-`cupy_backends.cuda.libs.nvrtc` loads ``libnvrtc`` by name. Where NVRTC comes as a Python package (the wheels
-``nvidia-cuda-nvrtc``) its folder is on no search path, so the library is brought into the process first.
+`cupy_backends.cuda.libs.nvrtc` loads ``libnvrtc`` by name. Where NVRTC comes as a Python package (the
+``nvidia-cuda-nvrtc`` wheels) its folder is on no search path, so the library is brought into the process first.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import struct
 from collections.abc import Sequence
 from importlib import import_module, util
 from pathlib import Path
@@ -82,10 +83,16 @@ def compile_cubin(
         except nvrtc.NVRTCError as e:
             log = nvrtc.getProgramLog(program)
             raise KernelError(f"{file.name}: NVRTC refuses it for {arch} ({e}):\n{log[:8000]}") from e
-        cubin = nvrtc.getCUBIN(program)
+        cubin = _whole(nvrtc.getCUBIN(program))
         return {name: (_text(nvrtc.getLoweredName(program, name)), cubin) for name in names}
     finally:
         nvrtc.destroyProgram(program)
+
+
+def _whole(image: bytes) -> bytes:
+    """A cubin with its last byte: CuPy 14 takes it for the end of a string and leaves it out. It is 0."""
+    start, size, count = struct.unpack_from("<Q", image, 32)[0], *struct.unpack_from("<HH", image, 54)
+    return image + bytes(max(0, start + size * count - len(image)))
 
 
 def _text(name: str | bytes) -> str:

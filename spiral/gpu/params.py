@@ -33,7 +33,7 @@ class Params:
             text += f"{-struct.calcsize(text) % _ALIGNMENT}x"
             offsets.append(struct.calcsize(text))
             text += f
-        self.here = _Memory(struct.Struct(text), offsets)
+        self.here = _Memory(struct.Struct(text), offsets, tuple([struct.calcsize("@" + f) for f in formats]))
 
     def pack(self, *values: Any) -> int:
         """The address of the pointers to the values; structures are given as their members in a row.
@@ -49,9 +49,19 @@ class Params:
 class _Memory(threading.local):
     """A thread's values and the pointers to them; Python makes one for each thread that asks."""
 
-    def __init__(self, packer: struct.Struct, offsets: list[int]) -> None:
+    def __init__(self, packer: struct.Struct, offsets: list[int], sizes: tuple[int, ...]) -> None:
         buffer = ctypes.create_string_buffer(max(1, packer.size))
         start = ctypes.addressof(buffer)
         self._pointers = (ctypes.c_void_p * max(1, len(offsets)))(*[start + o for o in offsets])
         self.address = ctypes.addressof(self._pointers)
+        _KNOWN[self.address] = sizes
         self.write = functools.partial(packer.pack_into, buffer, 0)
+
+
+# by the address of the array of pointers; a thread that has ended leaves its line
+_KNOWN: dict[int, tuple[int, ...]] = {}
+
+
+def sizes_at(address: int) -> tuple[int, ...] | None:
+    """Bytes of each parameter that `Params.pack` put behind an address; None for an address of somebody else."""
+    return _KNOWN.get(address)

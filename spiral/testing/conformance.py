@@ -101,7 +101,9 @@ def _close(op: Op, what: str, got: Any, want: Any, dtype: DType) -> None:
         # large values do not excuse errors in small ones where results are elementwise
         bound = _TOLERANCE[dtype.name] * np.maximum(np.abs(want), min(scale, 4.0))
         same = (got == want) | (np.isnan(got) & np.isnan(want))
-        bad = ~(same | (finite & (np.abs(got - want) <= bound + 1e-37)))
+        # what rounds to 0 or to the smallest denormal
+        least = max(1e-37, float(np.finfo(np.float16).smallest_subnormal) if dtype.name == "float16" else 0.0)
+        bad = ~(same | (finite & (np.abs(got - want) <= bound + least)))
     if bad.any():
         at = tuple(int(i) for i in np.argwhere(bad)[0])
         raise AssertionError(

@@ -58,8 +58,8 @@ def evaluate(
     model.eval()
     with sp.no_grad():
         for x, y in eval_batches(tokens, batch_size, model.config.context_length, bos_id=bos_id):
-            x, y = sp.asarray(x, device=device), sp.asarray(y, device=device)
-            nats += model.loss(x, y, reduction="sum").item()
+            loss = model.loss(sp.asarray(x, device=device), sp.asarray(y, device=device), reduction="sum")
+            nats += loss.item()
             count += y.size
     model.train(training)
     return Evaluation(nats, count, n_bytes)

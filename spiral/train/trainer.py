@@ -158,7 +158,7 @@ class Trainer:
         self.device = as_device(config.run.device)
         model.to(self.device)
         loader = TokenLoader(train, config.run.batch_size, config.model.context_length, config.run.seed, prefetch=0)
-        self.loader = loader if self.device is cpu else DeviceLoader(loader, self.device)
+        self.loader: TokenLoader | DeviceLoader = loader if self.device is cpu else DeviceLoader(loader, self.device)
         self.parameters = [p for _, p in model.named_parameters()]
         names = [name for name, _ in model.named_parameters()]
         self.precision = MixedPrecision(model, config.run.precision)
@@ -243,8 +243,8 @@ class Trainer:
         tokens = 0
         losses: list[Tensor] = []
         for _ in range(accumulate):
-            x, y = next(self.loader)
-            loss = self.model.loss(sp.asarray(x), sp.asarray(y))
+            x, y = [sp.asarray(part) for part in next(self.loader)]
+            loss = self.model.loss(x, y)
             self.precision.backward(loss, 1.0 / accumulate)
             losses.append(loss.detach())
             tokens += y.size

@@ -5,6 +5,7 @@ import gc
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from spiral.errors import ArgumentError, KernelError, OutOfMemoryError
 from spiral.gpu import CudaSource, Driver
 from spiral.gpu.params import Params
 from spiral.testing.cuda_on_cpu import CudaOnCpu, sanitized_environment, unavailable
+from spiral.testing.cuda_on_cpu.compiler import NAMES_AT_ONCE
 
 NAMES = (
     "indices", "shuffles<float>", "shuffles<i64>", "votes", "predicates", "half_exits", "atomics", "by_value",
@@ -284,6 +286,32 @@ def test_missing_include_and_missing_kernel_are_errors(bench):
         bench.run("f", "")
     with pytest.raises(KernelError, match="g is not among the kernels"):
         bench.gpu.compile(CudaSource("test.cu", ("f",)), "g")
+
+
+def test_a_file_is_compiled_once_however_many_ask(bench, monkeypatch, tmp_path):
+    log, command = tmp_path / "log", tmp_path / "counting-g++"
+    command.write_text(
+        f'#!/bin/sh\ncase "$*" in *-shared*) echo "$*" >> {log};; esac\nexec {shutil.which("g++")} "$@"\n'
+    )
+    command.chmod(0o755)
+    monkeypatch.setenv("CXX", str(command))
+    # built objects are kept by their sources' contents, and the comment makes these new
+    bench.write_kernels(f"__global__ void f(float* x) {{ x[0] = 1; }}  // {tmp_path}\n__global__ void g(float* x) {{}}")
+    source = CudaSource("test.cu", ("f", "g"))
+    devices = [CudaOnCpu(tmp_path) for _ in range(4)]
+    threads = [threading.Thread(target=d.compile, args=(source, name)) for d in devices for name in source.names]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(log.read_text().splitlines()) == 1
+
+
+def test_many_kernels_of_a_file_are_built_piece_by_piece(bench):
+    bench.write_kernels("template <int n> __global__ void f(float* x) { x[0] = n; }")
+    bench.names = tuple(f"f<{n}>" for n in range(NAMES_AT_ONCE + 2))
+    for n in (NAMES_AT_ONCE + 1, 3):
+        assert floats(bench, 1, f"f<{n}>", "P", block=(1, 1, 1))[0] == n
 
 
 def test_machine_code_is_refused(device):
