@@ -7,6 +7,7 @@ and refuses what would need them. Any backend whose memory the host cannot reach
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +34,14 @@ class DeviceMemory(Protocol):
 
     def read(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """Copies device memory into a C-contiguous host array, and waits for it."""
+
+
+_checks: dict[int, Callable[[], None]] = {}  # by id of the memory, which the check keeps alive
+
+
+def check_before_reading(memory: Any, check: Callable[[], None]) -> None:
+    """Has values of a memory read only after a check, which may raise what went wrong before; it holds the memory."""
+    _checks[id(memory)] = check
 
 
 def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -131,6 +140,9 @@ class DeviceArray:
 
     def to_host(self) -> np.ndarray[Any, Any]:
         """The values as a NumPy array; waits for the device."""
+        check = _checks.get(id(self.memory))
+        if check is not None:
+            check()
         if self.contiguous:
             out = np.empty(self.shape, self.dtype)
             if self.size:
