@@ -6,6 +6,7 @@ dispatcher knows about a kernel is its `Cap`, which is data: the same data expla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -130,6 +131,44 @@ class Memory(Protocol):
         """A NumPy array of its own with the values of a buffer; waits for the device."""
 
 
+class UnifiedMemory:
+    """Memory that the host and the device share: buffers are NumPy arrays over it.
+
+    Args:
+        allocate: ``allocate(nbytes)`` gives at least that many bytes of it, aligned for any dtype, as anything with
+            Python's buffer interface, such as a uint8 array. Asked for at least one byte; the bytes are returned when
+            the object dies.
+
+    A kernel of such a device returns when its results can be read.
+    """
+
+    unified = True
+
+    def __init__(self, allocate: Callable[[int], Any]) -> None:
+        self.allocate = allocate
+
+    def empty(self, spec: Spec) -> np.ndarray[Any, Any]:
+        """A buffer of a tensor's shape and dtype, in the order of axes that its spec prefers."""
+        if spec.order is None:
+            return self._array(spec.shape, spec.dtype.numpy)
+        stored = self._array(tuple(spec.shape[i] for i in spec.order), spec.dtype.numpy)
+        return stored.transpose(np.argsort(spec.order))
+
+    def from_host(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """A buffer of its own with the values of an array, in C order."""
+        new = self._array(array.shape, array.dtype)
+        new[...] = array
+        return new
+
+    def to_host(self, buffer: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """An array of its own with the values of a buffer, in C order."""
+        return np.array(buffer, order="C", copy=True)
+
+    def _array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        block = self.allocate(max(1, math.prod(shape) * dtype.itemsize))
+        return np.ndarray(shape, dtype, block)
+
+
 @dataclass(frozen=True)
 class DeviceInfo:
     """A device that a backend has found.
@@ -170,7 +209,9 @@ def static_reason(
     """Why a kernel cannot run on a device for these input dtypes, whatever their shapes; None when it can."""
     cap = kernel.cap
     if cap.cc is not None and not cap.cc[0] <= facts.get("cc", 0) <= cap.cc[1]:
-        return f"needs compute capability {_cc(cap.cc[0])} to {_cc(cap.cc[1])}; this device has {_cc(facts.get('cc', 0))}"
+        return (
+            f"needs compute capability {_cc(cap.cc[0])} to {_cc(cap.cc[1])}; this device has {_cc(facts.get('cc', 0))}"
+        )
     if cap.shared > facts.get("shared_memory", 0) and cap.shared:
         return f"needs {cap.shared} bytes of shared memory; a block here has {facts.get('shared_memory', 0)}"
     for d in dtypes:
