@@ -8,8 +8,8 @@ import numpy as np
 
 from spiral.device import Device, by_code, meta
 from spiral.device_array import DeviceArray
-from spiral.storage import copy_array
 from spiral.dtype import ALL
+from spiral.storage import copy_array
 from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, wrap
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 import spiral as sp
 from spiral import nn
+from spiral.device import Device
 from spiral.errors import ConfigError, ShapeError
 from spiral.tensor import Tensor
 
@@ -256,7 +257,7 @@ class Llama(nn.Module):
         # a file may claim a context of billions: the tables are made for what is used, in powers of two
         needed = 1 << max(0, offset + tokens.shape[1] - 1).bit_length()
         positions = min(self.config.context_length, needed)
-        rotary = rotary_tables(positions, self.config.head_dim, self.config.rope_theta)
+        rotary = rotary_tables(positions, self.config.head_dim, self.config.rope_theta, tokens.device)
         x = self.model.dropout(self.model.embed_tokens(tokens))
         present = []
         for i, block in enumerate(self.model.layers):
@@ -295,11 +296,12 @@ class Llama(nn.Module):
 
 
 @lru_cache(maxsize=32)
-def rotary_tables(positions: int, head_dim: int, theta: float) -> KeyValue:
+def rotary_tables(positions: int, head_dim: int, theta: float, device: Device) -> KeyValue:
     """Cosine and sine tables, each (positions, head_dim / 2), computed in float64."""
     frequencies = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     angles = np.outer(np.arange(positions, dtype=np.float64), frequencies)
-    return sp.asarray(np.cos(angles).astype(np.float32)), sp.asarray(np.sin(angles).astype(np.float32))
+    cos, sin = (sp.asarray(f(angles).astype(np.float32), device=device) for f in (np.cos, np.sin))
+    return cos, sin
 
 
 def _nearest_heads(dim: int, n_head: int) -> int:

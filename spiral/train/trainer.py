@@ -236,9 +236,10 @@ class Trainer:
         )
         self.optimizer.zero_grad()
         total, tokens = 0.0, 0
+        device = next(iter(self.model.parameters())).device
         for _ in range(accumulate):
             x, y = next(self.loader)
-            loss = self.model.loss(sp.asarray(x), sp.asarray(y))
+            loss = self.model.loss(sp.asarray(x, device=device), sp.asarray(y, device=device))
             self.precision.backward(loss, 1.0 / accumulate)
             total += loss.item() / accumulate
             tokens += y.size
@@ -467,7 +468,7 @@ def configured_callbacks(run: RunConfig) -> list[Callback]:
 
 
 def _arrays(weights: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
-    return {name: weight.detach().numpy() for name, weight in weights.items()}
+    return {name: weight.detach().to("cpu").numpy() for name, weight in weights.items()}
 
 
 def _overwrite(weights: Mapping[str, Tensor], arrays: Mapping[str, NDArray[Any]], source: str) -> None:
@@ -482,7 +483,7 @@ def _overwrite(weights: Mapping[str, Tensor], arrays: Mapping[str, NDArray[Any]]
         raise FormatError(f"{source}: expected this model's weights; missing, unexpected or misshapen: {wrong[:6]}.")
     with sp.no_grad():
         for name, weight in weights.items():
-            weight.detach().copy_(sp.asarray(np.asarray(arrays[name], np.float32)))
+            weight.detach().copy_(sp.asarray(np.asarray(arrays[name], np.float32), device=weight.device))
 
 
 def _is_due(step: int, every: int) -> bool:
