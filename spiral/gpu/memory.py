@@ -3,34 +3,12 @@
 from __future__ import annotations
 
 import gc
-from typing import Any
 
-import numpy as np
-
-from spiral.backend import Spec
-from spiral.device_array import DeviceArray
-from spiral.gpu.driver import Driver
+from spiral.device_array import DeviceArray, SeparateMemory
 
 
-class GpuMemory:
-    """The `spiral.backend.Memory` of a GPU: buffers are `DeviceArray`, their ``memory`` is the driver."""
-
-    unified = False
-
-    def __init__(self, driver: Driver) -> None:
-        self.driver = driver
-
-    def empty(self, spec: Spec) -> DeviceArray:
-        """A dense buffer, in C order whatever order the spec prefers."""
-        return DeviceArray.empty(self.driver, spec.shape, spec.dtype.numpy)
-
-    def from_host(self, array: np.ndarray[Any, Any]) -> DeviceArray:
-        """A buffer with the values of a NumPy array."""
-        return DeviceArray.from_host(self.driver, array)
-
-    def to_host(self, buffer: DeviceArray) -> np.ndarray[Any, Any]:
-        """A NumPy array with the values of a buffer; waits for the device."""
-        return buffer.to_host()
+class GpuMemory(SeparateMemory):
+    """The `spiral.backend.Memory` of a GPU; a buffer's ``memory`` is the `spiral.gpu.Driver`."""
 
 
 def largest_alive(count: int = 10) -> list[tuple[int, str]]:

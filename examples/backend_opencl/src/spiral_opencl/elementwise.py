@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -45,6 +44,15 @@ TABLES = [
 ]
 
 
+def floats(condition: Any, x: Any, y: Any) -> bool:
+    """Guard: the condition alone may be bool."""
+    dtypes = [a.dtype for a in (x, y) if isinstance(a, np.ndarray)]
+    return bool(dtypes) and all(dtype == np.float32 for dtype in dtypes)
+
+
+WHERE = Cap((float32,), (bool_,), scalars=True, where=floats, where_text="takes float32 values")
+
+
 def source(name: str, inputs: str, expression: str, out: str) -> str:
     """A kernel whose inputs have strides, 0 where they are broadcast, and whose output lies in one stretch."""
     types = {"c": "uchar", "x": "float", "y": "float"}
@@ -67,14 +75,14 @@ def kernels(device: Device, memory: UnifiedMemory) -> Iterator[Kernel]:
     head = f"#pragma OPENCL FP_CONTRACT OFF\ntypedef struct {{ long of[{AXES}]; }} Axes;"
     program = Program(device, "\n".join([head, *(source(*row) for row in TABLES)]))
 
-    @cache
-    def number(value: float) -> Any:
-        return memory.from_host(np.asarray(value, np.float32))
+    def array(a: Any, shape: tuple[int, ...]) -> Any:
+        a = a if isinstance(a, np.ndarray) else memory.from_host(np.asarray(a, np.float32))
+        return np.broadcast_to(a, shape)
 
     def make(name: str) -> Callable[..., None]:
         def run(*args: Any) -> None:
             *inputs, out = args
-            arrays = [np.broadcast_to(a if isinstance(a, np.ndarray) else number(a), out.shape) for a in inputs]
+            arrays = [array(a, out.shape) for a in inputs]
             if out.ndim > AXES:
                 arrays = [memory.from_host(a) for a in arrays]
             if all(a.flags.c_contiguous for a in arrays):
@@ -88,5 +96,4 @@ def kernels(device: Device, memory: UnifiedMemory) -> Iterator[Kernel]:
         return run
 
     for name, inputs, _, _ in TABLES:
-        cap = Cap((float32,), (bool_,) if "c" in inputs else (), scalars=len(inputs) > 1)
-        yield Kernel(name, make(name), cap)
+        yield Kernel(name, make(name), WHERE if "c" in inputs else Cap((float32,), scalars=len(inputs) > 1))
