@@ -17,12 +17,13 @@ from spiral import autograd, dispatch, dlpack
 from spiral.abstract import NoValues
 from spiral.autograd import Leaf
 from spiral.device import Device, as_device, cpu
+from spiral.device_array import DeviceArray
 from spiral.dtype import ALL, DType, as_dtype, bool_, float64, int64
 from spiral.errors import ArgumentError, AutogradError, DeviceError, DTypeError, IndexingError, ShapeError
 from spiral.op import OPS, F
 from spiral.placement import copied, host_copy, to_host
 from spiral.storage import copy_array, owns
-from spiral.tensor_core import DTYPE_MASK, TensorCore, make_key, set_tensor_type, wrap
+from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, TensorCore, make_key, set_tensor_type, wrap
 from spiral.transfer import transfer
 
 _NUMBERS = (bool, int, float)
@@ -211,6 +212,8 @@ class Tensor(TensorCore):
                     return wrap(self._a[(*index, ...)] if Ellipsis not in index else self._a[index], self._key)  # type: ignore[no-any-return]
                 except IndexError as error:
                     raise IndexingError(f"index: {error} (shape {self.shape}).") from None
+        if len(index) == 1 and _stays_on_device(self, index[0]):
+            return F.take(self, index[0], axis=0)  # type: ignore[no-any-return]
         return F.getitem(self, index=tuple([_index(i) for i in index]))  # type: ignore[no-any-return]
 
     def __setitem__(self, index: Any, value: Any, /) -> None:
@@ -522,6 +525,17 @@ _TORCH_SPELLINGS = {
     "masked_fill": "write spiral.where(mask, value, x)",
     "retain_grad": "write x.register_hook(seen.append) to see a result's gradient",
 }
+
+
+def _stays_on_device(x: Tensor, i: Any) -> bool:
+    """Whether an index is an integer tensor beside x on a device: the host need not wait for its values."""
+    return (
+        isinstance(i, TensorCore)
+        and i._key >> DTYPE_BITS == x._key >> DTYPE_BITS
+        and i.dtype.kind in ("int", "uint")
+        and isinstance(i._a, DeviceArray)
+        and x.ndim > 0
+    )
 
 
 def _index(i: Any) -> Any:
