@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from spiral.backend import DeviceInfo, Kernel, Unavailable
 from spiral.gpu import device_infos
 
-FAMILIES = ("copy", "norm")
+FAMILIES = ("activation", "copy", "elementwise", "norm", "random")
 
 
 class CudaBackend:
