@@ -15,7 +15,7 @@ import spiral as sp
 from spiral.device import Device, as_device, cpu
 from spiral.device_array import DeviceArray
 from spiral.dispatch import explain
-from spiral.dtype import DType, float32
+from spiral.dtype import DType, finfo_object, float32
 from spiral.op import OPS, Op
 from spiral.placement import host_copy
 from spiral.tensor import Tensor, from_numpy
@@ -87,7 +87,7 @@ def _close(op: Op, what: str, got: Any, want: Any, dtype: DType) -> None:
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
     if got.shape != want.shape:
         raise AssertionError(f"{op.name}: {what} has shape {got.shape}, expected {want.shape}")
-    limit = float(np.finfo(dtype.numpy).max) if dtype.name in ("float32", "float64") else np.inf
+    limit = finfo_object(dtype).max if dtype.kind == "float" else np.inf
     with np.errstate(invalid="ignore"):
         want = np.where(np.abs(want) > limit, np.copysign(np.inf, want), want)
         finite = np.isfinite(want)
@@ -95,7 +95,9 @@ def _close(op: Op, what: str, got: Any, want: Any, dtype: DType) -> None:
         # large values do not excuse errors in small ones where results are elementwise
         bound = _TOLERANCE[dtype.name] * np.maximum(np.abs(want), min(scale, 4.0))
         same = (got == want) | (np.isnan(got) & np.isnan(want))
-        bad = ~(same | (finite & (np.abs(got - want) <= bound + 1e-37)))
+        # what rounds to 0 or to the smallest denormal
+        least = max(1e-37, float(np.finfo(np.float16).smallest_subnormal) if dtype.name == "float16" else 0.0)
+        bad = ~(same | (finite & (np.abs(got - want) <= bound + least)))
     if bad.any():
         at = tuple(int(i) for i in np.argwhere(bad)[0])
         raise AssertionError(
