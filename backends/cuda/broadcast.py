@@ -77,7 +77,9 @@ def instances(
         out: dtype of the results; None: the operands'.
     """
     made: dict[Function, CudaKernel] = {}
-    for function in sorted({f for row in table.values() for f in row.values()}, key=lambda f: ORDER.index(f[1])):
+    for function in sorted(
+        {f for row in table.values() for f in row.values()}, key=lambda f: (ORDER.index(f[1]), f[0])
+    ):
         name, element = function
         result = element if out is None else NAMES[out]
         number = "d" if element in FLOATING.values() else "Q"
