@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from spiral.backend import DeviceInfo, Kernel, Unavailable
 from spiral.gpu import device_infos
 
-FAMILIES = ("copy", "group_norm", "loss", "norm", "reduce", "softmax")
+FAMILIES = ("copy", "cumulative", "group_norm", "loss", "norm", "reduce", "softmax")
 
 
 class CudaBackend:
