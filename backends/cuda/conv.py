@@ -9,7 +9,7 @@ from spiral.backend import Cap, Kernel
 from spiral.backends.cuda.arrays import NAMES, THREADS, blocks, cast, cast_into, dense
 from spiral.backends.cuda.gemm import MATRIX, STRIDED, strided
 from spiral.backends.cuda.launching import Source
-from spiral.backends.cuda.products import PRODUCT_FORMAT, Kind, products
+from spiral.backends.cuda.products import FINDING_TILES, PRODUCT_FORMAT, Kind, products
 from spiral.device_array import DeviceArray
 from spiral.dtype import FLOATS, as_dtype, float32, float64
 
@@ -23,9 +23,9 @@ _SPREAD = Kind("Spread", f"P2i{_WINDOW}")
 _FLIPPED = Kind("Flipped", "P2i3I2i4x")
 _PIXELS = Kind("Pixels", "P2i3I2i4x")
 _PLANES = Kind("Planes", "PP3I2i4x")
-_FORWARD = {d: products(_CONV, d, STRIDED, _PATCHES, _PLANES, True, False) for d in FLOATS}
-_TO_X = {d: products(_CONV, d, _FLIPPED, _SPREAD, _PLANES, True, False) for d in FLOATS}
-_TO_WEIGHT = {d: products(_CONV, d, _PIXELS, _PATCHES_TRANSPOSED, MATRIX, True, True) for d in FLOATS}
+_FORWARD = {d: products(_CONV, d, STRIDED, _PATCHES, _PLANES, True, False, FINDING_TILES) for d in FLOATS}
+_TO_X = {d: products(_CONV, d, _FLIPPED, _SPREAD, _PLANES, True, False, FINDING_TILES) for d in FLOATS}
+_TO_WEIGHT = {d: products(_CONV, d, _PIXELS, _PATCHES_TRANSPOSED, MATRIX, True, True, FINDING_TILES) for d in FLOATS}
 _SUMS = {
     d: _CONV.kernel(f"spiral::channel_sums<{NAMES[d]}>", "P", _DIVIDER, MATRIX.format, PRODUCT_FORMAT) for d in FLOATS
 }

@@ -99,6 +99,10 @@ SIMT_TILES: dict[DType, tuple[Tile, ...]] = {
     int64: (Tile("spiral::Long", 64, 64, 8),),
 }
 """Tiles of the ordinary arithmetic units by what they compute in, largest first, as in ``product_tiles.cuh``."""
+FINDING_TILES = SIMT_TILES | {
+    float32: (Tile("spiral::WideFloat", 64, 128, 8), Tile("spiral::SmallFloat", 64, 64, 16))
+}
+"""The same for operands that work out where an element is: the largest tile would spill its registers."""
 MMA_TILES: dict[DType, tuple[Tile, ...]] = {
     d: (
         Tile(f"spiral::LargeMma<{NAMES[d]}>", 128, 128, 32, 256, 4 * 64 * 256),
@@ -123,7 +127,8 @@ class Kind:
 
 
 def products(
-    source: Source, d: DType, a: Kind, b: Kind, y: Kind, a_along_k: bool = True, b_along_k: bool = True
+    source: Source, d: DType, a: Kind, b: Kind, y: Kind, a_along_k: bool = True, b_along_k: bool = True,
+    tiles: Mapping[DType, tuple[Tile, ...]] = SIMT_TILES,
 ) -> Products:
     """The kernels for operands and results of a dtype; 16-bit ones lie in shared memory along k or along rows."""
     kinds = ", ".join(kind.of(d) for kind in (a, b, y))
@@ -132,7 +137,7 @@ def products(
         ways = f"{a_along_k}, {b_along_k}".lower()
         kernels = {t: source.kernel(f"spiral::mma_product<{t.name}, {kinds}, {ways}>", *formats) for t in MMA_TILES[d]}
     else:
-        kernels = {t: source.kernel(f"spiral::product<{t.name}, {kinds}>", *formats) for t in SIMT_TILES[d]}
+        kernels = {t: source.kernel(f"spiral::product<{t.name}, {kinds}>", *formats) for t in tiles[d]}
     wide = float32 if d in MMA_TILES else d
     name = f"spiral::finish<{NAMES[wide]}, {y.of(d)}>"
     return Products(kernels, source.kernel(name, PRODUCT_FORMAT, y.format, "i"), wide.numpy)

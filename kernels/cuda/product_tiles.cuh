@@ -6,6 +6,7 @@
 namespace spiral {
 typedef Tile<float, 128, 128, 8, 8, 8> LargeFloat;
 typedef Tile<float, 64, 64, 16, 4, 4> SmallFloat;
+typedef Tile<float, 64, 128, 8, 4, 8> WideFloat;  // where operands need the registers
 typedef Tile<double, 64, 64, 8, 4, 4> Double;
 typedef Tile<int, 64, 64, 16, 4, 4> Int;
 typedef Tile<i64, 64, 64, 8, 4, 4> Long;
