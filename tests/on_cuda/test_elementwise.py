@@ -71,7 +71,8 @@ def test_functions_of_one_integer(dtype):
 def test_truth_values_are_one_byte_of_zero_or_one():
     x, y = np.array([0, 0, 1, 1] * 5, bool), np.array([0, 1, 0, 1] * 5, bool)
     for op in ("add", "multiply", "maximum", "minimum", "bitwise_and", "bitwise_or", "bitwise_xor", "equal",
-               "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or", "logical_xor",
+               "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or",
+               "logical_xor",
                "bitwise_left_shift", "bitwise_right_shift"):  # fmt: skip
         same_bits(op, x, y)
     for op in ("logical_not", "bitwise_invert", "abs", "floor", "relu", "isfinite", "isnan"):
