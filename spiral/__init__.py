@@ -57,10 +57,11 @@ from spiral.dispatch import explain as explain, prefer as prefer
 from spiral import random as random
 from spiral.shape_evaluation import eval_shape as eval_shape
 from spiral.device import known_devices as devices
+from spiral.memory_report import memory as memory
+from spiral.memory_report import reset_peak_memory as reset_peak_memory
 from spiral.storage import (
     default_threads as default_threads,
     get_num_threads as get_num_threads,
-    memory as memory,
     set_num_threads as set_num_threads,
 )
 

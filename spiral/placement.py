@@ -8,9 +8,9 @@ import numpy as np
 
 from spiral.device import Device, by_code, meta
 from spiral.device_array import DeviceArray
-from spiral.dtype import ALL
+from spiral.dtype import ALL, as_dtype
 from spiral.storage import copy_array
-from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, wrap
+from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, make_key, wrap
 
 
 def to_host(buffer: Any, device: Device) -> np.ndarray[Any, Any]:
@@ -21,6 +21,14 @@ def to_host(buffer: Any, device: Device) -> np.ndarray[Any, Any]:
 def place(array: np.ndarray[Any, Any], device: Device) -> Any:
     """A NumPy array as a buffer of a device; itself on the CPU."""
     return array if device.memory is None else device.memory.from_host(array)
+
+
+def place_ahead(array: np.ndarray[Any, Any], device: Device) -> Any:
+    """A constant tensor with the values of a NumPy array; where a device can, it copies beside its other work."""
+    memory = device.memory
+    put = getattr(memory, "from_host_ahead", None)
+    buffer = put(array) if put is not None else array.copy() if memory is None else memory.from_host(array)
+    return wrap(buffer, make_key(device, as_dtype(array.dtype)))
 
 
 def host_copy(t: Any) -> np.ndarray[Any, Any]:

@@ -139,14 +139,6 @@ def _references(a: Any) -> int:
 _SOLE = _references(empty((1,), np.dtype(np.uint8))) if native is not None else 0
 
 
-def memory() -> dict[str, int]:
-    """Bytes of the CPU buffer pool: live, cached, peak, cap, and its allocation counts.
-
-    Without the extension there is no pool and the dictionary is empty.
-    """
-    return dict(native.memory()) if native is not None else {}
-
-
 def default_threads() -> int:
     """Threads to use: SPIRAL_NUM_THREADS, else OMP_NUM_THREADS, else what affinity and cgroup allow."""
     for name in ("SPIRAL_NUM_THREADS", "OMP_NUM_THREADS"):

@@ -6,12 +6,18 @@ A file here per file there: it adapts ops to kernels and declares what each can 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from collections.abc import Iterable
+from types import ModuleType
 
 from spiral.backend import DeviceInfo, Kernel, Unavailable
 from spiral.gpu import device_infos
 
-FAMILIES = ("copy", "cumulative", "group_norm", "loss", "norm", "reduce", "softmax")
+
+def families() -> list[ModuleType]:
+    """The modules with launchers: every one here that has a function ``kernels``."""
+    modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
+    return [m for m in modules if hasattr(m, "kernels")]
 
 
 class CudaBackend:
@@ -29,8 +35,8 @@ class CudaBackend:
         return found
 
     def kernels(self) -> Iterable[Kernel]:
-        for family in FAMILIES:
-            yield from importlib.import_module(f"spiral.backends.cuda.{family}").kernels()
+        for family in families():
+            yield from family.kernels()
 
 
 backend = CudaBackend()

@@ -9,18 +9,21 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import ModuleType
 
-import spiral.gpu
 from spiral.backend import DeviceInfo, Kernel, Unavailable
+from spiral.gpu import device_infos
+
+SUPPORTED = ((3, 6), (3, 9))
+"""First and last version of Triton that `spiral.backends.triton.adapter` was tried with."""
 
 
-def families() -> Iterator[ModuleType]:
+def families() -> list[ModuleType]:
     """The modules with launchers, one for each file of kernels; imports Triton."""
     sources = importlib.import_module("spiral.kernels.triton")
     names = sorted(info.name for info in pkgutil.iter_modules(sources.__path__))
-    return iter([importlib.import_module(f"{__name__}.{name}") for name in names])
+    return [importlib.import_module(f"{__name__}.{name}") for name in names]
 
 
 class TritonBackend:
@@ -34,28 +37,27 @@ class TritonBackend:
         """The GPUs, where Triton is installed in a version that was tried."""
         if importlib.util.find_spec("triton") is None:
             return Unavailable("triton is not installed", "pip install triton")
-        drivers = spiral.gpu.drivers()
-        if isinstance(drivers, Unavailable):
-            return drivers
+        devices = device_infos()
+        if isinstance(devices, Unavailable):
+            return devices
         try:
             import triton
-        except Exception as error:
-            return Unavailable(f"triton cannot be imported: {type(error).__name__}: {error}", "reinstall triton")
-        from spiral.backends.triton import adapter
-
-        if not adapter.is_supported():
-            first, last = [".".join(map(str, v)) for v in adapter.SUPPORTED]
+        except Exception as error:  # a broken installation is a reason, not a crash
+            return Unavailable(f"triton cannot be imported: {type(error).__name__}: {error}", "install it again")
+        first, last = SUPPORTED
+        if not first <= tuple(int(p) for p in triton.__version__.split(".")[:2]) <= last:
+            low, high = [".".join(map(str, v)) for v in SUPPORTED]
             return Unavailable(
-                f"triton {triton.__version__} is not one of {first} to {last}", f"pip install 'triton=={last}.*'"
+                f"triton {triton.__version__} is not one of {low} to {high}", f"pip install 'triton=={high}.*'"
             )
         interpreted = bool(triton.knobs.runtime.interpret)
-        usable = [d for d in drivers if (d.facts.cc == 0) == interpreted]
-        if not usable:
-            there = ", ".join(d.facts.name for d in drivers)
-            if interpreted:
-                return Unavailable(f"TRITON_INTERPRET is set, and {there} is no host memory", "unset TRITON_INTERPRET")
-            return Unavailable(f"{there} runs compiled kernels of CUDA C++ only", "set TRITON_INTERPRET=1")
-        return spiral.gpu.device_infos()
+        usable = [d for d in devices if d.facts.get("on_processor", False) == interpreted]
+        if usable:
+            return usable
+        names = ", ".join(d.name for d in devices)
+        if interpreted:
+            return Unavailable(f"TRITON_INTERPRET is set, and {names} has no host memory", "unset TRITON_INTERPRET")
+        return Unavailable(f"{names} runs no kernels that Triton has compiled", "set TRITON_INTERPRET=1")
 
     def kernels(self) -> Iterable[Kernel]:
         """The kernels of every family."""

@@ -33,7 +33,7 @@ _FORMATS = {
 class Variant:
     """A kernel as it is loaded on a device."""
 
-    __slots__ = ("block", "compiled", "function", "scratch")
+    __slots__ = ("_scratch", "block", "function", "scratch_size", "shared")
 
     def __init__(self, gpu: Driver, compiled: adapter.Compiled) -> None:
         most = gpu.facts.shared_memory
@@ -42,23 +42,22 @@ class Variant:
                 f"{compiled.name}: wants {compiled.shared} bytes of shared memory for a block; "
                 f"{gpu.facts.name} has {most}."
             )
-        self.compiled = compiled
         self.function = gpu.load(compiled.cubin, compiled.name, compiled.shared)
         self.block = (compiled.threads, 1, 1)
-        self.scratch: list[Any] = []
+        self.shared = compiled.shared
+        self.scratch_size = compiled.scratch
+        self._scratch: list[Any] = []
 
     def scratch_for(self, gpu: Driver, grid: tuple[int, int, int]) -> int:
-        """Address of the global scratch of a launch, or null.
+        """Address of the global scratch of a launch.
 
         Launches follow each other on one stream and so may share it. Blocks that have become too small are kept, for a
         recorded graph may hold their address; sizes double, so that all of them together are less than twice the last.
         """
-        size = self.compiled.scratch * grid[0] * grid[1] * grid[2]
-        if not size:
-            return 0
-        if not self.scratch or self.scratch[-1].nbytes < size:
-            self.scratch.append(gpu.allocate(max(size, 2 * self.scratch[-1].nbytes if self.scratch else 0)))
-        return self.scratch[-1].address  # type: ignore[no-any-return]
+        size = self.scratch_size * grid[0] * grid[1] * grid[2]
+        if not self._scratch or self._scratch[-1].nbytes < size:
+            self._scratch.append(gpu.allocate(max(size, 2 * self._scratch[-1].nbytes if self._scratch else 0)))
+        return self._scratch[-1].address  # type: ignore[no-any-return]
 
 
 class TritonKernel:
@@ -78,7 +77,7 @@ class TritonKernel:
         KernelError: the parameters are not those of the function, or have types that cannot be passed.
     """
 
-    __slots__ = ("_tested", "constants", "divisible", "fn", "name", "options", "pack", "params")
+    __slots__ = ("_here", "_tested", "constants", "divisible", "fn", "name", "options", "params")
 
     def __init__(
         self,
@@ -97,9 +96,8 @@ class TritonKernel:
         self.constants = dict(constants or {})
         self.options = adapter.Options(num_warps, num_stages, fp_fusion, maxnreg)
         names = list(self.params)
-        if [n for n in fn.arg_names if n not in self.constants] != names or not self.constants.keys() <= {
-            *fn.arg_names
-        }:
+        wanted = [n for n in fn.arg_names if n not in self.constants]
+        if wanted != names or not self.constants.keys() <= set(fn.arg_names):
             raise KernelError(
                 f"{fn.__name__}: expected types or constants for {', '.join(fn.arg_names)}, in that order; "
                 f"received params {', '.join(names)} and constants {', '.join(self.constants) or 'none'}."
@@ -109,7 +107,7 @@ class TritonKernel:
                 raise KernelError(f"{fn.__name__}: divisible: expected an integer parameter; received {n!r}.")
         self.divisible = frozenset(divisible) | {n for n, kind in self.params.items() if kind.startswith("*")}
         self._tested = tuple([i for i, n in enumerate(names) if n in self.divisible])
-        self.pack = Params(*[self._format(n, kind) for n, kind in self.params.items()], *["P"] * adapter.HIDDEN).pack
+        self._here = Params(*[self._format(n, kind) for n, kind in self.params.items()], *["P"] * adapter.HIDDEN).here
         kinds = ",".join([*self.params.values(), *[f"{k}={v}" for k, v in self.constants.items()]])
         more = "" if fp_fusion else ",no fusion"
         more += f",maxnreg={maxnreg}" if maxnreg else ""
@@ -136,6 +134,7 @@ class TritonKernel:
         Raises:
             KernelError: it cannot be compiled or loaded.
             struct.error: too many or too few values, or one that its type does not hold.
+            IndexError: far too few values.
         """
         try:
             variants = gpu.functions[self]
@@ -149,13 +148,14 @@ class TritonKernel:
         variant = variants[bits & 15 == 0]
         if variant is None:
             variant = variants[bits & 15 == 0] = Variant(gpu, self.compile(gpu.facts.cc, bits & 15 == 0))
-        scratch = variant.scratch_for(gpu, grid) if variant.compiled.scratch else 0
-        gpu.launch(variant.function, grid, variant.block, variant.compiled.shared, self.pack(*values, scratch, 0))
+        here = self._here
+        here.write(*values, variant.scratch_for(gpu, grid) if variant.scratch_size else 0, 0)
+        gpu.launch(variant.function, grid, variant.block, variant.shared, here.address)
 
     def _prepare(self, gpu: Driver) -> list[Variant | None] | None:
         """Room for the two variants, compiled when they are needed; None where the interpreter runs."""
-        interpreted, host = adapter.is_interpreted(self.fn), gpu.facts.cc == 0
-        if interpreted != host:
+        interpreted = adapter.is_interpreted(self.fn)
+        if interpreted != gpu.facts.more.get("on_processor", False):
             raise KernelError(
                 f"{self.fn.__name__}: runs in Triton's interpreter on host memory, or compiled on a GPU; received "
                 f"{gpu.facts.name} {'with' if interpreted else 'without'} TRITON_INTERPRET=1."

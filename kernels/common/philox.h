@@ -17,9 +17,9 @@
 // Known answers (Random123, kat_vectors): key 0, counter 0 gives 6627e8d5 e169c58d bc57ac4c 9b00dbd8;
 // key and counter all ones give 408f276d 41c83b0e a20bc7c6 6d5451fd.
 #pragma once
-#if !defined(__CUDACC_RTC__)
-#include <stdint.h>
-#endif
+// no <stdint.h>: NVRTC has none
+typedef unsigned int spiral_word;         // uint32_t
+typedef unsigned long long spiral_word2;  // 64 bits
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define SPIRAL_PHILOX_FN static __host__ __device__ inline
@@ -34,23 +34,23 @@
 #define SPIRAL_PHILOX_ROUNDS 10
 
 // c: the counter on entry, the block's four words on return
-SPIRAL_PHILOX_FN void philox4x32_10(uint32_t c[4], uint32_t k0, uint32_t k1) {
+SPIRAL_PHILOX_FN void philox4x32_10(spiral_word c[4], spiral_word k0, spiral_word k1) {
   for (int round = 0; round < SPIRAL_PHILOX_ROUNDS; round++) {
-    uint64_t p0 = (uint64_t)SPIRAL_PHILOX_M0 * c[0], p1 = (uint64_t)SPIRAL_PHILOX_M1 * c[2];
-    c[0] = (uint32_t)(p1 >> 32) ^ c[1] ^ k0;
-    c[1] = (uint32_t)p1;
-    c[2] = (uint32_t)(p0 >> 32) ^ c[3] ^ k1;
-    c[3] = (uint32_t)p0;
+    spiral_word2 p0 = (spiral_word2)SPIRAL_PHILOX_M0 * c[0], p1 = (spiral_word2)SPIRAL_PHILOX_M1 * c[2];
+    c[0] = (spiral_word)(p1 >> 32) ^ c[1] ^ k0;
+    c[1] = (spiral_word)p1;
+    c[2] = (spiral_word)(p0 >> 32) ^ c[3] ^ k1;
+    c[3] = (spiral_word)p0;
     k0 += SPIRAL_PHILOX_W0;
     k1 += SPIRAL_PHILOX_W1;
   }
 }
 
 // one block of a stream
-SPIRAL_PHILOX_FN void philox_block(uint64_t seed, uint64_t stream, uint64_t block, uint32_t words[4]) {
-  words[0] = (uint32_t)block;
-  words[1] = (uint32_t)(block >> 32);
-  words[2] = (uint32_t)stream;
-  words[3] = (uint32_t)(stream >> 32);
-  philox4x32_10(words, (uint32_t)seed, (uint32_t)(seed >> 32));
+SPIRAL_PHILOX_FN void philox_block(spiral_word2 seed, spiral_word2 stream, spiral_word2 block, spiral_word words[4]) {
+  words[0] = (spiral_word)block;
+  words[1] = (spiral_word)(block >> 32);
+  words[2] = (spiral_word)stream;
+  words[3] = (spiral_word)(stream >> 32);
+  philox4x32_10(words, (spiral_word)seed, (spiral_word)(seed >> 32));
 }

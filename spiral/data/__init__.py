@@ -6,6 +6,7 @@ Everything here is NumPy; a loader's state is a small dictionary of integers for
 from __future__ import annotations
 
 from spiral.data.dataset import ArrayDataset, BatchedDataset, DataLoader, Dataset
+from spiral.data.device_loader import DeviceLoader
 from spiral.data.loader import TokenBatch, TokenLoader, eval_batches
 from spiral.data.prefetch import Prefetcher
 from spiral.data.resume import BatchSource, Cursor, EpochRandom, ResumableLoader
@@ -18,6 +19,7 @@ __all__ = [
     "Cursor",
     "DataLoader",
     "Dataset",
+    "DeviceLoader",
     "EpochRandom",
     "Prefetcher",
     "ResumableLoader",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from spiral.backend import Unavailable
 from spiral.errors import KernelError, OutOfMemoryError
+from spiral.gpu import nvrtc
 from spiral.gpu.driver import CudaSource, Driver, Facts
 from spiral.gpu.memory import out_of_memory
+from spiral.gpu.sources import CUDA_FOLDER
 from spiral.gpu.usage import Usage
 
 _TO_DEVICE, _TO_HOST, _ON_DEVICE = 1, 2, 3  # cudaMemcpyKind
@@ -42,6 +43,11 @@ def find() -> list[Driver] | Unavailable:
     return [CupyDriver(i, count > 1) for i in range(count)]
 
 
+def _compiler() -> str:
+    version = nvrtc.version()
+    return "" if version is None else f"NVRTC {version[0]}.{version[1]}"
+
+
 class CupyDriver:
     """One device; the parts are those of `spiral.gpu.Driver`.
 
@@ -51,7 +57,6 @@ class CupyDriver:
     def __init__(self, index: int, many: bool) -> None:
         import cupy
         from cupy_backends.cuda.api import driver, runtime
-        from cupy_backends.cuda.libs import nvrtc
 
         self._cupy, self._runtime, self._driver = cupy, runtime, driver
         self._device = cupy.cuda.Device(index)
@@ -65,6 +70,7 @@ class CupyDriver:
         self.functions: dict[Any, Any] = {}
         self.synchronizations = 0
         self.usage = Usage()
+        self._captured: list[Any] | None = None  # while a graph is made, the blocks that its launches use
         self._side: Any = None  # the stream of copies that run ahead, made when there is one
         version = runtime.driverGetVersion()
         self.facts = Facts(
@@ -74,7 +80,7 @@ class CupyDriver:
             shared_memory=properties["sharedMemPerBlockOptin"],
             memory=properties["totalGlobalMem"],
             driver=f"CuPy {cupy.__version__}, driver for CUDA {version // 1000}.{version % 1000 // 10}",
-            compiler="NVRTC {}.{}".format(*nvrtc.getVersion()),
+            compiler=_compiler(),
             more={"l2": properties["l2CacheSize"]},
         )
 
@@ -82,11 +88,14 @@ class CupyDriver:
         """See `spiral.gpu.Driver`; from a pool of our own, in stream order."""
         with self._device, self.stream:
             try:
-                return _Block(self._pool.malloc(nbytes), self.usage)
+                block = _Block(self._pool.malloc(nbytes), self.usage)
             except self._cupy.cuda.memory.OutOfMemoryError:
                 free, total = self._runtime.memGetInfo()
                 cached = self._pool.free_bytes()
                 raise OutOfMemoryError(f"cuda:{self.index}: {out_of_memory(nbytes, free + cached, total)}") from None
+        if self._captured is not None:
+            self._captured.append(block)
+        return block
 
     def memory(self) -> dict[str, int]:
         """Bytes of the pool that are in use and kept, and what the device has free and in total."""
@@ -117,7 +126,7 @@ class CupyDriver:
         """See `spiral.gpu.Driver`; compiles the one kernel, from the cache where it was compiled before."""
         from spiral.gpu.kernel_cache import cubin
 
-        lowered, image = cubin(_FOLDER / source.file, name, f"sm_{self.facts.cc}")
+        lowered, image = cubin(CUDA_FOLDER / source.file, name, f"sm_{self.facts.cc}")
         return self.load(image, lowered, 0)
 
     def load(self, image: bytes, name: str, shared: int) -> int:
@@ -173,13 +182,16 @@ class CupyDriver:
         """See `spiral.gpu.Driver`."""
         with self._device, self.stream:
             self.stream.begin_capture()
+            blocks = self._captured = []
             try:
                 enqueue()
             except BaseException:
                 self.stream.end_capture()  # else the stream stays unusable
                 raise
+            finally:
+                self._captured = None
             graph = self.stream.end_capture()
-        return _Graph(graph, self.stream)
+        return _Graph(graph, self.stream, blocks)
 
 
 class _Event:
@@ -200,16 +212,13 @@ class _Event:
 
 
 class _Graph:
-    """A CUDA graph on the stream that it was captured from."""
+    """A CUDA graph on the stream that it was captured from, with the memory that was made meanwhile."""
 
-    def __init__(self, graph: Any, stream: Any) -> None:
-        self._graph, self._stream = graph, stream
+    def __init__(self, graph: Any, stream: Any, blocks: list[Any]) -> None:
+        self._graph, self._stream, self._blocks = graph, stream, blocks
 
     def launch(self) -> None:
         self._graph.launch(self._stream)
-
-
-_FOLDER = Path(__file__).resolve().parent.parent / "kernels" / "cuda"
 
 
 class _Block:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import tempfile
 from functools import cache
 from pathlib import Path
 
 from spiral.gpu import nvrtc
-
-_INCLUDE = re.compile(rb'^\s*#include\s+"([^"]+)"', re.M)
+from spiral.gpu.sources import CUDA_FOLDER, digest, with_includes
 
 
 def folder() -> Path:
@@ -25,20 +23,8 @@ def folder() -> Path:
 
 @cache
 def source_hash(file: Path) -> str:
-    """Hash of a CUDA C++ file and of the files beside it that it includes, in order."""
-    seen: dict[Path, bytes] = {}
-
-    def read(path: Path) -> None:
-        if path not in seen:
-            seen[path] = path.read_bytes()
-            for name in _INCLUDE.findall(seen[path]):
-                read((path.parent / name.decode()).resolve())
-
-    read(file.resolve())
-    digest = hashlib.sha256()
-    for path, text in seen.items():
-        digest.update(path.name.encode() + b"\0" + text + b"\0")
-    return digest.hexdigest()
+    """Digest of a CUDA C++ file and of what it includes."""
+    return digest(with_includes(file, CUDA_FOLDER), *nvrtc.OPTIONS)
 
 
 def cubin(file: Path, name: str, arch: str) -> tuple[str, bytes]:
@@ -52,7 +38,7 @@ def cubin(file: Path, name: str, arch: str) -> tuple[str, bytes]:
     Raises:
         spiral.errors.KernelError: NVRTC refuses it.
     """
-    parts = (source_hash(file), name, arch, nvrtc.version())
+    parts = (source_hash(file), name, arch, str(nvrtc.version()))
     path = folder() / f"{hashlib.sha256(repr(parts).encode()).hexdigest()}.cubin"
     try:
         lowered, _, image = path.read_bytes().partition(b"\0")

@@ -7,30 +7,47 @@ from typing import Any
 
 import numpy as np
 
-from spiral.backend import Spec
-from spiral.device_array import DeviceArray
-from spiral.gpu.driver import Driver
+from spiral.device_array import DeviceArray, SeparateMemory
+from spiral.gpu.driver import Driver, Event
 
 
-class GpuMemory:
-    """The `spiral.backend.Memory` of a GPU: buffers are `DeviceArray`, their ``memory`` is the driver."""
-
-    unified = False
+class GpuMemory(SeparateMemory):
+    """The `spiral.backend.Memory` of a GPU; a buffer's ``memory`` is the `spiral.gpu.Driver`."""
 
     def __init__(self, driver: Driver) -> None:
+        super().__init__(driver)
         self.driver = driver
+        self._staged: list[tuple[np.ndarray[Any, Any], Event]] = []
 
-    def empty(self, spec: Spec) -> DeviceArray:
-        """A dense buffer, in C order whatever order the spec prefers."""
-        return DeviceArray.empty(self.driver, spec.shape, spec.dtype.numpy)
+    def from_host_ahead(self, array: np.ndarray[Any, Any]) -> DeviceArray:
+        """A buffer with the values of a C-contiguous array; the copy runs beside the work enqueued so far.
 
-    def from_host(self, array: np.ndarray[Any, Any]) -> DeviceArray:
-        """A buffer with the values of a NumPy array."""
-        return DeviceArray.from_host(self.driver, array)
+        The host waits for nothing: values go through page-locked memory, which is used again once its copy is done.
+        """
+        buffer = DeviceArray.empty(self.driver, array.shape, array.dtype)
+        if array.size:
+            staging = self._staging_for(array.nbytes)
+            staging[:] = array.reshape(-1).view(np.uint8)
+            self._staged.append((staging, self.driver.write_ahead(buffer.address, staging)))
+        return buffer
 
-    def to_host(self, buffer: DeviceArray) -> np.ndarray[Any, Any]:
-        """A NumPy array with the values of a buffer; waits for the device."""
-        return buffer.to_host()
+    def _staging_for(self, nbytes: int) -> np.ndarray[Any, Any]:
+        for i, (staging, event) in enumerate(self._staged):
+            if staging.nbytes == nbytes and event.done():
+                del self._staged[i]
+                return staging
+        fresh: np.ndarray[Any, Any] = self.driver.pinned(nbytes)
+        return fresh
+
+    def report(self) -> dict[str, int]:
+        """Bytes: live, peak since `restart_peak`, and what the driver says of its pool and device."""
+        usage = self.driver.usage
+        more = getattr(self.driver, "memory", None)
+        return {"live": usage.used, "peak": usage.peak, **(more() if more is not None else {})}
+
+    def restart_peak(self) -> None:
+        """Counts the peak from now on."""
+        self.driver.usage.restart()
 
 
 def largest_alive(count: int = 10) -> list[tuple[int, str]]:

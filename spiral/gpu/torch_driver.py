@@ -53,6 +53,7 @@ class TorchDriver:
         self.functions: dict[Any, Any] = {}
         self.synchronizations = 0
         self.usage = Usage()
+        self._captured: list[Any] | None = None  # while a graph is made, the blocks that its launches use
         self._side: Any = None  # the stream of copies that run ahead, made when there is one
         p = torch.cuda.get_device_properties(index)
         self.facts = Facts(
@@ -83,7 +84,10 @@ class TorchDriver:
         except self._torch.cuda.OutOfMemoryError:
             free, total = self._torch.cuda.mem_get_info(self.index)
             raise OutOfMemoryError(f"cuda:{self.index}: {out_of_memory(nbytes, free, total)}") from None
-        return _Block(address, nbytes, self._torch.cuda.caching_allocator_delete, self.usage)
+        block = _Block(address, nbytes, self._torch.cuda.caching_allocator_delete, self.usage)
+        if self._captured is not None:
+            self._captured.append(block)
+        return block
 
     def memory(self) -> dict[str, int]:
         """Bytes of PyTorch's allocator that are in use and kept, and what the device has free and in total."""
@@ -179,9 +183,13 @@ class TorchDriver:
     def capture(self, enqueue: Callable[[], None]) -> Any:
         """See `spiral.gpu.Driver`."""
         graph = self._torch.cuda.CUDAGraph()
-        with self._torch.cuda.graph(graph, stream=self.stream):
-            enqueue()
-        return _Graph(graph, self.stream, self._torch)
+        blocks = self._captured = []
+        try:
+            with self._torch.cuda.graph(graph, stream=self.stream):
+                enqueue()
+        finally:
+            self._captured = None
+        return _Graph(graph, self.stream, self._torch, blocks)
 
 
 class _Event:
@@ -202,10 +210,10 @@ class _Event:
 
 
 class _Graph:
-    """A CUDA graph on the stream that it was captured from."""
+    """A CUDA graph on the stream that it was captured from, with the memory that was made meanwhile."""
 
-    def __init__(self, graph: Any, stream: Any, torch: Any) -> None:
-        self._graph, self._stream, self._torch = graph, stream, torch
+    def __init__(self, graph: Any, stream: Any, torch: Any, blocks: list[Any]) -> None:
+        self._graph, self._stream, self._torch, self._blocks = graph, stream, torch, blocks
 
     def launch(self) -> None:
         with self._torch.cuda.stream(self._stream):

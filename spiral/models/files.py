@@ -23,7 +23,7 @@ CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json
 
 def weight_arrays(model: Llama) -> dict[str, NDArray[Any]]:
     """The model's weights by Hugging Face's names, as read-only arrays."""
-    return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    return {name: parameter.detach().to("cpu").numpy() for name, parameter in model.named_parameters()}
 
 
 def set_weights(model: Llama, arrays: Mapping[str, NDArray[Any]], source: str) -> None:
@@ -50,7 +50,7 @@ def set_weights(model: Llama, arrays: Mapping[str, NDArray[Any]], source: str) -
         for name, parameter in parameters.items():
             if arrays[name].shape != parameter.shape:
                 raise FormatError(f"{source}: {name} must have shape {parameter.shape}; received {arrays[name].shape}.")
-            parameter.detach().copy_(sp.asarray(np.asarray(arrays[name], np.float32)))
+            parameter.detach().copy_(sp.asarray(np.asarray(arrays[name], np.float32), device=parameter.device))
 
 
 def _listed(names: list[str]) -> str:

@@ -74,13 +74,14 @@ def _sampled(
     stop: int | None,
 ) -> Iterator[int]:
     context = model.config.context_length
+    device = next(iter(model.parameters())).device
     unread, past = ids[-context:], None
     for _ in range(n):
         if past is not None and past[0][0].shape[2] == context:
             unread, past = ids[-max(1, context // 2) :], None
         with sp.no_grad():
-            logits, past = model.step(sp.asarray(np.array([unread], np.int64)), past)
-        token = sample(logits.numpy()[0, -1], temperature, top_k, random)
+            logits, past = model.step(sp.asarray(np.array([unread], np.int64), device=device), past)
+        token = sample(logits[0, -1].to("cpu").numpy(), temperature, top_k, random)
         if token == stop:
             return
         yield token

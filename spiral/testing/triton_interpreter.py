@@ -7,7 +7,9 @@
 - arithmetic on bfloat16 raises: the interpreter would work on the raw bit patterns. Kernels widen right after
   ``tl.load``;
 - a comparison gives int1 where the interpreter's handle keeps the operands' type, so that a mask and-ed with a scalar
-  condition became an array of integers that loads refuse.
+  condition became an array of integers that loads refuse;
+- a scalar counts a loop, ``range(0, n, BLOCK)``, with every NumPy: Triton 3.6 converts an array of one axis, which
+  NumPy 2.4 refuses.
 """
 
 from __future__ import annotations
@@ -43,6 +45,13 @@ def patch() -> None:
         return convert(values, source, to, rounding_mode)
 
     interpreter._convert_float = convert_float
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def patch_lang_tensor(tensor: Any, scope: Any) -> None:
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.squeeze()))
+
+    interpreter._patch_lang_tensor = patch_lang_tensor
     for name in _ARITHMETIC:
         setattr(interpreter.InterpreterBuilder, name, _refusing(name, getattr(interpreter.InterpreterBuilder, name)))
     for name in dir(interpreter.InterpreterBuilder):
@@ -71,4 +80,4 @@ def host_driver() -> Any:
     from spiral.testing.recording import RecordingDriver
 
     patch()
-    return RecordingDriver(cc=0)
+    return RecordingDriver(on_processor=True)

@@ -221,7 +221,7 @@ def flatten(tree: Any) -> tuple[dict[str, NDArray[Any]], Any]:
 
     def split(node: Any, path: str) -> Any:
         if isinstance(node, Tensor):
-            node = node.detach().numpy()
+            node = node.detach().to("cpu").numpy()
         if isinstance(node, np.ndarray):
             arrays[path] = node
             return {"array": path}

@@ -95,7 +95,8 @@ class RunConfig:
     `accumulate` batches make one step; evaluation, checkpoints and log lines come every so many
     steps, 0 for only at the end; the newest `keep` checkpoints stay. After `patience` evaluations
     without a better one the run stops and keeps the best weights, 0 for never. `precision` is what
-    forward and backward compute in: float32, bfloat16 or float16; weights stay float32. `callbacks`
+    forward and backward compute in: float32, bfloat16 or float16; weights stay float32. `device` is where:
+    ``cpu``, ``cuda``, ``cuda:1`` or what a backend brings. `callbacks`
     are names, or mappings from a name to its options: ``[live, {tensorboard: {folder: logs}}]``.
     """
 
@@ -110,6 +111,7 @@ class RunConfig:
     seed: int = 0
     patience: int = 0
     precision: str = "float32"
+    device: str = "cpu"
     callbacks: tuple[named.Written, ...] = ()
 
     def __post_init__(self) -> None:

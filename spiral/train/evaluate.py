@@ -54,10 +54,12 @@ def evaluate(
     require_integer("evaluate", "n_bytes", n_bytes, at_least=1)
     nats, count = 0.0, 0
     training = model.training
+    device = next(iter(model.parameters())).device
     model.eval()
     with sp.no_grad():
         for x, y in eval_batches(tokens, batch_size, model.config.context_length, bos_id=bos_id):
-            nats += model.loss(sp.asarray(x), sp.asarray(y), reduction="sum").item()
+            loss = model.loss(sp.asarray(x, device=device), sp.asarray(y, device=device), reduction="sum")
+            nats += loss.item()
             count += y.size
     model.train(training)
     return Evaluation(nats, count, n_bytes)

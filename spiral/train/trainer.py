@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 import spiral as sp
 from spiral import named
-from spiral.data import TokenDataset, TokenLoader
+from spiral.data import DeviceLoader, TokenDataset, TokenLoader
+from spiral.device import as_device, cpu
 from spiral.errors import ConfigError, DataError, FormatError, TrainingError
 from spiral.models.files import set_weights, weight_arrays
 from spiral.models.llama import Llama
@@ -54,6 +55,7 @@ class StepRecord:
         seconds: Wall time of the step.
         tokens: Tokens it saw.
         skipped: Whether the weights stayed because a float16 gradient overflowed.
+        peak_memory: The most bytes that tensors took within it; 0 where nobody counts.
     """
 
     step: int
@@ -63,6 +65,7 @@ class StepRecord:
     seconds: float
     tokens: int
     skipped: bool = False
+    peak_memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -152,9 +155,10 @@ class Trainer:
         self.last_evaluation: Evaluation | None = None
         self.folder = Path(config.run.out)
         self.metrics = MetricsFile(self.folder / "metrics.jsonl")
-        self.loader = TokenLoader(
-            train, config.run.batch_size, config.model.context_length, config.run.seed, prefetch=0
-        )
+        self.device = as_device(config.run.device)
+        model.to(self.device)
+        loader = TokenLoader(train, config.run.batch_size, config.model.context_length, config.run.seed, prefetch=0)
+        self.loader: TokenLoader | DeviceLoader = loader if self.device is cpu else DeviceLoader(loader, self.device)
         self.parameters = [p for _, p in model.named_parameters()]
         names = [name for name, _ in model.named_parameters()]
         self.precision = MixedPrecision(model, config.run.precision)
@@ -224,6 +228,7 @@ class Trainer:
             TrainingError: Loss or gradient is not finite; the weights are as before the step.
         """
         start = time.perf_counter()
+        sp.reset_peak_memory(self.device)
         settings, accumulate = self.config.optim, self.config.run.accumulate
         lr = learning_rate(
             self.step,
@@ -235,13 +240,16 @@ class Trainer:
             decay=settings.decay,
         )
         self.optimizer.zero_grad()
-        total, tokens = 0.0, 0
+        tokens = 0
+        losses: list[Tensor] = []
         for _ in range(accumulate):
-            x, y = next(self.loader)
-            loss = self.model.loss(sp.asarray(x), sp.asarray(y))
+            x, y = [sp.asarray(part) for part in next(self.loader)]
+            loss = self.model.loss(x, y)
             self.precision.backward(loss, 1.0 / accumulate)
-            total += loss.item() / accumulate
+            losses.append(loss.detach())
             tokens += y.size
+        # read when everything is enqueued: each reading waits for the device
+        total = sum(loss.item() / accumulate for loss in losses)
         norm = self._clip(total, lr)
         taken = math.isfinite(norm)
         if taken:
@@ -254,7 +262,8 @@ class Trainer:
         self.step += 1
         seconds = time.perf_counter() - start
         self.seconds += seconds
-        return StepRecord(self.step, total, lr, norm, seconds, tokens, not taken)
+        peak = sp.memory(self.device).get("peak", 0)
+        return StepRecord(self.step, total, lr, norm, seconds, tokens, not taken, peak)
 
     def _clip(self, loss: float, lr: float) -> float:
         """The gradient's norm; scales the gradient when that is above the limit."""
@@ -467,7 +476,7 @@ def configured_callbacks(run: RunConfig) -> list[Callback]:
 
 
 def _arrays(weights: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
-    return {name: weight.detach().numpy() for name, weight in weights.items()}
+    return {name: weight.detach().to("cpu").numpy() for name, weight in weights.items()}
 
 
 def _overwrite(weights: Mapping[str, Tensor], arrays: Mapping[str, NDArray[Any]], source: str) -> None:
@@ -482,7 +491,7 @@ def _overwrite(weights: Mapping[str, Tensor], arrays: Mapping[str, NDArray[Any]]
         raise FormatError(f"{source}: expected this model's weights; missing, unexpected or misshapen: {wrong[:6]}.")
     with sp.no_grad():
         for name, weight in weights.items():
-            weight.detach().copy_(sp.asarray(np.asarray(arrays[name], np.float32)))
+            weight.detach().copy_(sp.asarray(np.asarray(arrays[name], np.float32), device=weight.device))
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,21 +17,28 @@ from spiral.testing.cuda_on_cpu import CudaOnCpu, unavailable
 class Bench:
     """A driver over a folder of its own, which holds the project's headers and what a test writes beside them."""
 
-    def __init__(self, folder):
-        for path in CUDA_FOLDER.glob("*.cu*"):
-            shutil.copy(path, folder)
-        self.folder = folder
-        self.gpu = CudaOnCpu(folder)
+    def __init__(self, folder, order=None, file="test.cu", names=()):
+        self.folder, self.file, self.names = folder, file, names
+        self.gpu = CudaOnCpu(folder, order=order)
 
-    def order(self, order):
-        """Another driver over the same folder whose threads run in another order."""
-        other = Bench.__new__(Bench)
-        other.folder, other.gpu = self.folder, CudaOnCpu(self.folder, order=order)
-        return other
+    def in_order(self, order):
+        """Another device with the same kernels, whose threads run in another order."""
+        return Bench(self.folder, order, self.file, self.names)
 
-    def write_kernel(self, text, file="test.cu"):
-        """A file of kernels; they find the project's names without a prefix."""
-        (self.folder / file).write_text(f'#include "spiral.cuh"\nusing namespace spiral;\n{text}')
+    def take_kernels(self, file, names):
+        """A file of this folder, some of whose kernels are built together."""
+        shutil.copy(Path(__file__).parent / file, self.folder)
+        self.file, self.names = file, tuple(names)
+
+    def write_kernels(self, text):
+        """A file of kernels, which find the project's names without a prefix."""
+        (self.folder / "test.cu").write_text(f'#include "spiral.cuh"\nusing namespace spiral;\n{text}')
+
+    def change(self, file, old, new):
+        """Changes a copy of one of the project's files."""
+        text = (self.folder / file).read_text()
+        assert old in text
+        (self.folder / file).write_text(text.replace(old, new))
 
     def put(self, array):
         """A block that holds an array."""
@@ -44,12 +52,11 @@ class Bench:
         self.gpu.read(block.address, out)
         return out
 
-    def run(self, name, formats, *values, grid=(1, 1, 1), block=(32, 1, 1), shared=0, file="test.cu"):
+    def run(self, name, formats, *values, grid=(1, 1, 1), block=(32, 1, 1), shared=0, file=None):
         """Launches a kernel; blocks among the values stand for their addresses."""
-        function = self.gpu.compile(CudaSource(file, (name,)), name)
-        values = [getattr(v, "address", v) for v in values]
+        function = self.gpu.compile(CudaSource(file or self.file, self.names if name in self.names else (name,)), name)
         params = Params(*formats.split())
-        self.gpu.launch(function, grid, block, shared, params.pack(*values))
+        self.gpu.launch(function, grid, block, shared, params.pack(*[getattr(v, "address", v) for v in values]))
 
 
 @pytest.fixture
@@ -58,4 +65,6 @@ def bench(tmp_path):
     reason = unavailable()
     if reason is not None:
         pytest.skip(reason)
+    for path in [*CUDA_FOLDER.glob("*.cu"), *CUDA_FOLDER.glob("*.cuh")]:
+        shutil.copy(path, tmp_path)
     return Bench(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import functools
@@ -9,7 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from spiral.errors import ArgumentError, KernelError
@@ -24,6 +25,7 @@ NAMES_AT_ONCE = 64
 _FLAGS = [
     "-std=c++17", "-O1", "-g1", "-w", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-fdata-sections",
     "-ffp-contract=off", "-fno-exceptions", "-fno-strict-aliasing",
+    "-fstack-clash-protection",  # touches every page, so that none of a stack's guards is jumped over
 ]  # fmt: skip
 _CHECKS = ["-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"]
 _SANITIZERS = {
@@ -106,22 +108,25 @@ def build(file: str, names: Sequence[str], folder: Path = CUDA_FOLDER) -> Path:
         sources = with_includes(folder / file, folder)
     except FileNotFoundError as e:
         raise KernelError(f"{file}: {e}") from e
-    key = digest([*sources, *_runtime_files()], unit, *flags, _version(command))
+    key = digest([*sources, *_runtime_files()], unit, *flags, *_scheduler_flags(), _version(command))
     target = cache_folder() / f"{Path(file).stem}-{key}.so"
     if not target.exists():
         with _lock(target):
             if not target.exists():
                 scheduler = _scheduler(command)
                 _compile(
-                    [command, *flags, f"-I{folder}", f"-I{HERE}", "-shared", "-x", "c++", "-", "-x", "none", str(scheduler),
-                     f"-Wl,-T,{HERE / 'shared.ld'}", "-Wl,--no-undefined,-Bsymbolic"],
+                    [command, *flags, f"-I{folder}", f"-I{HERE}", "-shared", "-x", "c++", "-", "-x", "none",
+                     str(scheduler), f"-Wl,-T,{HERE / 'shared.ld'}", "-Wl,--no-undefined,-Bsymbolic"],
                     target, file, unit,
                 )  # fmt: skip
     return target
 
 
 def _unit(file: str, names: Sequence[str]) -> str:
-    rows = "".join(f'  {{"{name}", &spiral_cpu::Entry<&{name}>::call}},\n' for name in names)
+    rows = "".join(
+        f'  {{"{name}", &spiral_cpu::Entry<&{name}>::call, spiral_cpu::Entry<&{name}>::parameters}},\n'
+        for name in names
+    )
     return (
         f'#include "entry.h"\n#include "{file}"\n'
         'extern "C" { extern const __attribute__((visibility("hidden"))) spiral_cpu::Kernel spiral_kernels[]; }\n'
@@ -130,13 +135,16 @@ def _unit(file: str, names: Sequence[str]) -> str:
 
 
 def _runtime_files() -> list[Path]:
-    return [HERE / name for name in ("entry.h", "runtime.h", "cuda_math.h", "scheduler.cpp", "fiber.h", "shared.ld")]
+    return [*with_includes(HERE / "scheduler.cpp"), HERE / "shared.ld"]
+
+
+def _scheduler_flags() -> list[str]:
+    return [*_SCHEDULER_FLAGS, *(["-DSPIRAL_UCONTEXT"] if os.environ.get("SPIRAL_UCONTEXT") == "1" else [])]
 
 
 def _scheduler(command: str) -> Path:
     """The scheduler's object file: the same in every shared object."""
-    more = ["-DSPIRAL_UCONTEXT"] if os.environ.get("SPIRAL_UCONTEXT") == "1" else []
-    flags = [*_SCHEDULER_FLAGS, *more]
+    flags = _scheduler_flags()
     target = cache_folder() / f"scheduler-{digest(_runtime_files(), *flags, _version(command))}.o"
     if not target.exists():
         with _lock(target):
@@ -158,18 +166,12 @@ def _compile(command: list[str], target: Path, file: str, unit: str) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-class _lock:  # noqa: N801 (reads as a statement)
+@contextlib.contextmanager
+def _lock(target: Path) -> Iterator[None]:
     """Held by one process at a time: pytest's workers want the same kernels at the same moment."""
-
-    def __init__(self, target: Path) -> None:
-        self._path = target.with_suffix(".lock")
-
-    def __enter__(self) -> None:
-        self._file = self._path.open("w")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
+    with target.with_suffix(target.suffix + ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+        yield
 
 
 @functools.cache

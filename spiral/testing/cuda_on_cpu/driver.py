@@ -3,67 +3,37 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
 import platform
-import subprocess
-import threading
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from spiral.errors import ArgumentError, KernelError
+from spiral.errors import KernelError
 from spiral.gpu.driver import CudaSource, Facts
 from spiral.gpu.sources import CUDA_FOLDER
 from spiral.testing.cuda_on_cpu import compiler
+from spiral.testing.cuda_on_cpu.launching import (
+    SHARED_MEMORY,
+    Kernel,
+    Launched,
+    kernel_of,
+    open_library,
+    parse_order,
+    require_limits,
+    require_parameters,
+    run,
+)
 from spiral.testing.cuda_on_cpu.memory import Arena, HostBlock
+from spiral.testing.host_stream import HostStream
 
-MAX_THREADS = 1024
-SHARED_MEMORY = 227 << 10  # what a block of an sm_90 device may ask for
-_SHARED_FENCE = 1024
-_STACK_BYTES = 256 << 10
 _LOGGED = 10_000
-_MESSAGE_BYTES = 8192
-_ORDERS = ("forward", "reverse", "shuffle")
-_GRID_LIMITS = ((1 << 31) - 1, 65535, 65535)
-_BLOCK_LIMITS = (1024, 1024, 64)
-
-# every shared object has one scheduler, and all use the same stacks: one launch at a time in the process
-_launching = threading.Lock()
 
 
-class Launched(NamedTuple):
-    """A line of the log."""
-
-    name: str
-    grid: tuple[int, int, int]
-    block: tuple[int, int, int]
-    shared: int
-
-
-class _Launch(ctypes.Structure):
-    """``Launch`` of scheduler.cpp."""
-
-    _fields_ = [
-        ("grid", ctypes.c_uint32 * 3), ("block", ctypes.c_uint32 * 3), ("shared", ctypes.c_uint64),
-        ("shared_memory", ctypes.c_void_p), ("shared_fence", ctypes.c_uint64), ("stacks", ctypes.c_void_p),
-        ("stack_bytes", ctypes.c_uint64), ("guard_bytes", ctypes.c_uint64), ("order", ctypes.c_uint32),
-        ("seed", ctypes.c_uint32), ("message", ctypes.c_void_p), ("message_bytes", ctypes.c_uint64),
-        ("fault", ctypes.c_void_p),
-    ]  # fmt: skip
-
-
-class _Kernel(NamedTuple):
-    name: str
-    library: Path
-    launch: Any
-    number: int
-
-
-class CudaOnCpu:
+class CudaOnCpu(HostStream):
     """A `spiral.gpu.Driver` whose device is the processor, for tests.
 
     Args:
@@ -87,24 +57,28 @@ class CudaOnCpu:
             raise KernelError(reason)
         self.facts = Facts(
             name="CUDA on the processor", cc=90, multiprocessors=1, shared_memory=SHARED_MEMORY, memory=memory,
-            driver=f"g++ ({platform.machine()})", compiler="g++", more={"on_processor": True},
+            driver=f"spiral.testing.cuda_on_cpu ({platform.machine()})", compiler="g++", more={"on_processor": True},
         )  # fmt: skip
         self.synchronizations = 0
         self.functions: dict[Any, Any] = {}
         self.launches: deque[Launched] = deque(maxlen=_LOGGED)
         self._folder = folder
-        self._order, self._seed = _order(os.environ.get("SPIRAL_CUDA_ORDER", "forward") if order is None else order)
+        self._order = parse_order(os.environ.get("SPIRAL_CUDA_ORDER", "forward") if order is None else order)
         self._arena = Arena(memory)
-        self._kernels: list[_Kernel] = []
+        self.usage = self._arena.usage
+        self._kernels: list[Kernel] = []
         self._libraries: dict[Path, ctypes.CDLL] = {}
 
     # ------------------------------------------------------------ memory
     def allocate(self, nbytes: int) -> HostBlock:
         """Memory whose bytes are all 0xff, NaN in every floating type, with fences around it."""
-        return self._arena.allocate(nbytes)
+        block = self._arena.allocate(nbytes)
+        self.keep_block(block)
+        return block
 
     def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """Copies a C-contiguous host array to the device."""
+        self.refuse("write")
         self._arena.require(address, _host_bytes("write", array), "write")
         ctypes.memmove(address, array.ctypes.data, array.nbytes)
 
@@ -118,17 +92,14 @@ class CudaOnCpu:
         """Copies within the device."""
         self._arena.require(to, nbytes, "copy")
         self._arena.require(source, nbytes, "copy")
-        ctypes.memmove(to, source, nbytes)
+        if not self.keep(self.copy, to, source, nbytes):
+            ctypes.memmove(to, source, nbytes)
 
     def fill(self, address: int, byte: int, nbytes: int) -> None:
         """Sets every byte."""
         self._arena.require(address, nbytes, "fill")
-        ctypes.memset(address, byte, nbytes)
-
-    @property
-    def in_use(self) -> int:
-        """Bytes of all blocks that live."""
-        return self._arena.in_use
+        if not self.keep(self.fill, address, byte, nbytes):
+            ctypes.memset(address, byte, nbytes)
 
     def check_memory(self) -> None:
         """Looks at the fences around all blocks that live, and at what was found around those that were freed.
@@ -151,10 +122,8 @@ class CudaOnCpu:
         path = compiler.build(source.file, names, self._folder)
         library = self._libraries.get(path)
         if library is None:
-            library = self._libraries[path] = ctypes.CDLL(str(path))
-        launch = library.spiral_launch
-        launch.argtypes = [ctypes.c_int, ctypes.POINTER(_Launch), ctypes.c_void_p]
-        self._kernels.append(_Kernel(name, path, launch, names.index(name)))
+            library = self._libraries[path] = open_library(path)
+        self._kernels.append(kernel_of(library, names.index(name), name))
         return len(self._kernels) - 1
 
     def load(self, image: bytes, name: str, shared: int) -> int:
@@ -169,93 +138,26 @@ class CudaOnCpu:
         """Runs a kernel to its end.
 
         Raises:
-            KernelError: the launch is out of a device's limits, or the kernel deadlocks, traps, touches memory that is
-                not there or overruns its dynamic shared memory; the message tells block and threads.
+            KernelError: the launch is out of a device's limits, its parameters are not the kernel's, or the kernel
+                deadlocks, traps, touches memory that is not there or overruns its dynamic shared memory; the message
+                tells block and threads.
         """
         kernel = self._kernels[function]
-        _require_limits(kernel.name, grid, block, shared)
-        self.launches.append(Launched(kernel.name, tuple(grid), tuple(block), shared))  # type: ignore[arg-type]
-        with _launching:
-            what, message = _scratch(), ctypes.create_string_buffer(_MESSAGE_BYTES)
-            launch = _Launch(
-                tuple(grid), tuple(block), shared, what.shared, _SHARED_FENCE, what.stacks, _STACK_BYTES,
-                mmap.PAGESIZE, self._order, self._seed, ctypes.addressof(message), _MESSAGE_BYTES, None,
-            )  # fmt: skip
-            failed = kernel.launch(kernel.number, launch, params)
-        if failed:
-            text = message.value.decode(errors="replace")
-            raise KernelError(f"{kernel.name}: {text}{_line_of(kernel.library, kernel.launch, launch.fault)}")
+        require_limits(kernel.name, grid, block, shared)
+        require_parameters(kernel, params)
+        if self.keep(self.launch, function, grid, block, shared, params=params):
+            return
+        launched = Launched(kernel.name, (grid[0], grid[1], grid[2]), (block[0], block[1], block[2]), shared)
+        self.launches.append(launched)
+        run(kernel, launched, self._order, params)
 
     def synchronize(self) -> None:
         """Counts; a launch has ended when it returns."""
+        self.refuse("synchronize")
         self.synchronizations += 1
-
-
-class _Scratch:
-    """Stacks for a block's threads and its dynamic shared memory; pages come into being when they are touched."""
-
-    def __init__(self) -> None:
-        self._maps = [
-            mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            for nbytes in (MAX_THREADS * _STACK_BYTES, SHARED_MEMORY + _SHARED_FENCE)
-        ]
-        self.stacks, self.shared = (ctypes.addressof(ctypes.c_char.from_buffer(m)) for m in self._maps)
-        protect = ctypes.CDLL(None, use_errno=True).mprotect
-        protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-        for i in range(MAX_THREADS):
-            if protect(self.stacks + i * _STACK_BYTES, mmap.PAGESIZE, 0):
-                raise KernelError(f"the stacks' guards cannot be set: {os.strerror(ctypes.get_errno())}")
-
-
-_the_scratch: _Scratch | None = None
-
-
-def _scratch() -> _Scratch:
-    global _the_scratch
-    if _the_scratch is None:
-        _the_scratch = _Scratch()
-    return _the_scratch
-
-
-def _order(text: str) -> tuple[int, int]:
-    name, _, seed = text.partition(":")
-    if name not in _ORDERS or (name == "shuffle") != seed.isdecimal():
-        raise ArgumentError(
-            f"order (SPIRAL_CUDA_ORDER): expected forward, reverse or shuffle:<seed>; received {text!r}."
-        )
-    return _ORDERS.index(name), int(seed or 0) & 0xFFFFFFFF
 
 
 def _host_bytes(what: str, array: np.ndarray[Any, Any]) -> int:
     if not array.flags.c_contiguous:
         raise KernelError(f"{what}: expected a C-contiguous array; received strides {array.strides}.")
     return array.nbytes
-
-
-def _require_limits(name: str, grid: Sequence[int], block: Sequence[int], shared: int) -> None:
-    if len(grid) != 3 or any(not 1 <= n <= most for n, most in zip(grid, _GRID_LIMITS, strict=True)):
-        raise KernelError(f"{name}: expected a grid of 1 to {_GRID_LIMITS} blocks; received {tuple(grid)}.")
-    threads = int(np.prod(block))
-    if len(block) != 3 or threads > MAX_THREADS or any(
-        not 1 <= n <= most for n, most in zip(block, _BLOCK_LIMITS, strict=True)
-    ):  # fmt: skip
-        raise KernelError(
-            f"{name}: expected a block of 1 to {_BLOCK_LIMITS} threads, at most {MAX_THREADS} in all; "
-            f"received {tuple(block)}."
-        )
-    if not 0 <= shared <= SHARED_MEMORY:
-        raise KernelError(f"{name}: expected at most {SHARED_MEMORY} bytes of shared memory; received {shared}.")
-
-
-def _line_of(library: Path, launch: Any, fault: int | None) -> str:
-    """Source line of an instruction, as binutils tells it; empty where they are not installed."""
-    if not fault:
-        return ""
-    base = ctypes.cast(launch, ctypes.c_void_p).value or 0
-    symbols = subprocess.run(["nm", "-D", str(library)], capture_output=True, text=True).stdout
-    offset = next((int(s.split()[0], 16) for s in symbols.splitlines() if s.endswith(" spiral_launch")), None)
-    if offset is None:
-        return ""
-    command = ["addr2line", "-s", "-e", str(library), hex(fault - base + offset)]
-    line = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    return f" ({line.split(' (')[0]})" if line and not line.startswith("?") else ""

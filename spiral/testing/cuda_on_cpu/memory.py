@@ -11,6 +11,8 @@ import ctypes
 import threading
 
 from spiral.errors import KernelError, OutOfMemoryError
+from spiral.gpu.memory import out_of_memory
+from spiral.gpu.usage import Usage
 
 ALIGNMENT = 256
 POISON = 0xFF
@@ -19,8 +21,7 @@ _FENCE = 0xA5
 _FENCE_PATTERN = bytes([_FENCE]) * (_FENCE_BYTES + ALIGNMENT)
 
 _libc = ctypes.CDLL(None)
-_libc.aligned_alloc.argtypes = [ctypes.c_size_t, ctypes.c_size_t]
-_libc.aligned_alloc.restype = ctypes.c_void_p
+_libc.posix_memalign.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t, ctypes.c_size_t]
 _libc.free.argtypes = [ctypes.c_void_p]
 _ADDRESS_SANITIZER = hasattr(_libc, "__asan_unpoison_memory_region")
 
@@ -44,13 +45,13 @@ class Arena:
 
     Attributes:
         capacity: bytes that blocks may have together.
-        in_use: bytes that they have.
+        usage: bytes that they have.
         overruns: what was found when a block was freed; `check` raises them.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.in_use = 0
+        self.usage = Usage()
         self.overruns: list[str] = []
         self._lock = threading.RLock()  # a collection inside of a method may free blocks
         self._addresses: list[int] = []
@@ -63,21 +64,21 @@ class Arena:
             OutOfMemoryError: the blocks would have more than `capacity` bytes.
         """
         with self._lock:
-            if self.in_use + nbytes > self.capacity:
-                raise OutOfMemoryError(
-                    f"out of memory: asked for {nbytes:,} bytes with {self.in_use:,} of {self.capacity:,} in use."
-                )
+            free = self.capacity - self.usage.used
+            if nbytes > free:
+                raise OutOfMemoryError(f"CUDA on the processor: {out_of_memory(nbytes, free, self.capacity)}")
             # under AddressSanitizer its own fences, which trap at once, stand for ours
             fence = 0 if _ADDRESS_SANITIZER else _FENCE_BYTES
             tail = 0 if _ADDRESS_SANITIZER else -nbytes % ALIGNMENT
-            start = _libc.aligned_alloc(ALIGNMENT, max(1, fence + nbytes + tail + fence))
-            if not start:
-                raise OutOfMemoryError(f"out of memory: the system has no {nbytes:,} bytes left.")
-            address: int = start + fence
+            pointer = ctypes.c_void_p()
+            if _libc.posix_memalign(pointer, ALIGNMENT, max(1, fence + nbytes + tail + fence)) or not pointer.value:
+                raise OutOfMemoryError(f"CUDA on the processor: the system has no {nbytes:,} bytes left.")
+            start = pointer.value
+            address = start + fence
             ctypes.memset(start, _FENCE, fence)
             ctypes.memset(address, POISON, nbytes)
             ctypes.memset(address + nbytes, _FENCE, tail + fence)
-            self.in_use += nbytes
+            self.usage.add(nbytes)
             bisect.insort(self._addresses, address)
             self._sizes[address] = nbytes
         return HostBlock(self, address, nbytes)
@@ -91,7 +92,7 @@ class Arena:
                 self.overruns.append(overrun + " (found when it was freed)")
             del self._sizes[address]
             del self._addresses[bisect.bisect_left(self._addresses, address)]
-            self.in_use -= nbytes
+            self.usage.remove(nbytes)
             ctypes.memset(address, POISON, nbytes)  # for who still reads it
             _libc.free(address - (0 if _ADDRESS_SANITIZER else _FENCE_BYTES))
 

@@ -1,0 +1,167 @@
+"""Every GPU kernel compiled ahead of time, without a GPU, and what it takes of a multiprocessor.
+
+    python -m spiral.backends.aot                 # all targets; rewrites kernels/resources.json
+    python -m spiral.backends.aot --arch sm_90 --only norm
+
+The committed table holds, for each target and file, a digest of the sources and for each kernel its registers per
+thread, the bytes of local memory that it spills to and the bytes of static shared memory. `make test` checks the
+digests, so the table cannot be of other sources, and compiles one configuration of each kernel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from spiral.backends.cuda import families
+from spiral.backends.cuda.launching import SOURCES
+from spiral.errors import KernelError
+from spiral.gpu import nvrtc
+from spiral.gpu.sources import CUDA_FOLDER, digest, with_includes
+
+TARGETS = ("sm_80", "sm_90", "sm_100")
+TABLE = CUDA_FOLDER.parent / "resources.json"
+TRITON_FOLDER = CUDA_FOLDER.parent / "triton"
+Resources = tuple[int, int, int]
+"""Registers per thread, bytes spilled per thread, bytes of shared memory per block."""
+
+_USAGE = re.compile(r"Function (\S+):\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
+
+
+def cuda_sources() -> dict[str, tuple[str, ...]]:
+    """The CUDA C++ files with the kernels asked of them."""
+    families()
+    return {file: source.wanted().names for file, source in sorted(SOURCES.items())}
+
+
+def cuda_digest(file: str) -> str:
+    """Digest of a CUDA C++ file, what it includes, and the compiler's options."""
+    return digest(with_includes(CUDA_FOLDER / file, CUDA_FOLDER), *nvrtc.OPTIONS)
+
+
+def compile_cuda(file: str, names: tuple[str, ...], arch: str) -> dict[str, Resources]:
+    """Compiles kernels of a file; gives what each takes."""
+    made = nvrtc.compile_cubin(CUDA_FOLDER / file, names, arch)
+    found = resources_of(next(iter(made.values()))[1])
+    return {name: found[lowered] for name, (lowered, _) in made.items()}
+
+
+def one_of_each(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The first instance of each template among name expressions."""
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(name.partition("<")[0], name)
+    return tuple(first.values())
+
+
+def resources_of(image: bytes) -> dict[str, Resources]:
+    """What each function of a cubin takes, as ``cuobjdump -res-usage`` reports it.
+
+    Raises:
+        KernelError: the tool, which comes with Triton, is missing or fails.
+    """
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernels.cubin"
+        path.write_bytes(image)
+        done = subprocess.run([tool, "-res-usage", path], capture_output=True, text=True)
+    if done.returncode:
+        raise KernelError(f"cuobjdump -res-usage failed with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return {
+        name: (int(registers), int(stack) + int(local), int(shared))
+        for name, registers, stack, shared, local in _USAGE.findall(done.stdout)
+    }
+
+
+# ---------------------------------------------------------------- Triton
+def triton_kernels() -> dict[str, list[Any]]:
+    """Declared Triton kernels by the file of ``kernels/triton`` that holds their function."""
+    from spiral.backends import triton as backend
+    from spiral.backends.triton.launching import KERNELS
+
+    backend.families()
+    found: dict[str, list[Any]] = defaultdict(list)
+    for kernel in KERNELS:
+        found[Path(sys.modules[kernel.fn.fn.__module__].__file__ or "").name].append(kernel)
+    return dict(sorted(found.items()))
+
+
+def triton_digest(file: str) -> str:
+    """Digest of a file of Triton kernels and of its neighbours that it imports."""
+    seen: list[Path] = []
+
+    def visit(path: Path) -> None:
+        if path in seen:
+            return
+        seen.append(path)
+        text = path.read_text()
+        for name in re.findall(r"spiral\.kernels\.triton(?:\.(\w+)| import (\w+))", text):
+            visit(TRITON_FOLDER / f"{name[0] or name[1]}.py")
+
+    visit(TRITON_FOLDER / file)
+    return digest(seen)
+
+
+def compile_triton(kernels: list[Any], arch: str) -> Iterator[tuple[str, Resources]]:
+    """Compiles both variants of kernels; gives name and what it takes."""
+    from spiral.backends.triton import adapter
+
+    for kernel in kernels:
+        for aligned in (True, False) if kernel.divisible else (False,):
+            made = kernel.compile(int(arch[3:]), aligned)
+            registers, spilled = adapter.resources(made.cubin)
+            yield f"{kernel.name}{' aligned' if aligned else ''}", (registers, spilled, made.shared)
+
+
+# ---------------------------------------------------------------- the table
+def compile_target(arch: str, only: str = "") -> dict[str, dict[str, Any]]:
+    """Every kernel for a target, as the table holds it: file -> digest and kernels."""
+    table: dict[str, dict[str, Any]] = {}
+    for file, names in cuda_sources().items():
+        if only in file:
+            table[file] = _entry(file, cuda_digest(file), compile_cuda(file, names, arch), arch)
+    for file, kernels in triton_kernels().items():
+        if only in file:
+            table[file] = _entry(file, triton_digest(file), dict(compile_triton(kernels, arch)), arch)
+    return table
+
+
+def _entry(file: str, source: str, found: dict[str, Resources], arch: str) -> dict[str, Any]:
+    spilling = {name: r[1] for name, r in found.items() if r[1]}
+    most = max(r[0] for r in found.values())
+    print(f"{arch}  {file:<16} {len(found):>4} kernels, at most {most:>3} registers, {len(spilling)} spill", flush=True)
+    for name, spilled in spilling.items():
+        print(f"    {name}: {spilled} bytes")
+    return {"source": source, "kernels": {name: list(r) for name, r in sorted(found.items())}}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m spiral.backends.aot", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--arch", choices=TARGETS, action="append", help="a target; default: all")
+    parser.add_argument("--only", default="", help="files whose name holds this; the table is not rewritten")
+    options = parser.parse_args()
+    start = time.perf_counter()
+    table = {arch: compile_target(arch, options.only) for arch in options.arch or TARGETS}
+    count = sum(len(f["kernels"]) for files in table.values() for f in files.values())
+    print(f"{count} configurations in {time.perf_counter() - start:.0f} s")
+    if not options.only:
+        kept = json.loads(TABLE.read_text()) if TABLE.exists() else {}
+        text = json.dumps({**kept, **table}, indent=1)
+        # a kernel's three numbers stand on its line
+        TABLE.write_text(re.sub(r"\[\s+(\d+),\s+(\d+),\s+(\d+)\s+\]", r"[\1, \2, \3]", text) + "\n")
+
+
+if __name__ == "__main__":
+    main()
