@@ -6,7 +6,8 @@
 //
 //   m16n8k16   A (16 x 16): a[0] = A[g][2t, 2t+1]      a[1] = A[g+8][2t, 2t+1]
 //              a[2] = A[g][2t+8, 2t+9]                 a[3] = A[g+8][2t+8, 2t+9]
-//              B (16 x 8):  b[0] = B[2t, 2t+1][g]      b[1] = B[2t+8, 2t+9][g]         (the lower index in the low half)
+//              B (16 x 8):  b[0] = B[2t, 2t+1][g]      b[1] = B[2t+8, 2t+9][g]
+//              the lower index in the register's low half
 //   m16n8k8    A (16 x 8):  a[0] = A[g][t]  a[1] = A[g+8][t]  a[2] = A[g][t+4]  a[3] = A[g+8][t+4]
 //              B (8 x 8):   b[0] = B[t][g]  b[1] = B[t+4][g]
 //   both       C (16 x 8):  c[0], c[1] = C[g][2t, 2t+1]    c[2], c[3] = C[g+8][2t, 2t+1]
@@ -95,7 +96,9 @@ template <>
 __device__ inline void mma_m16n8k16<bf16>(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
   SPIRAL_MMA("m16n8k16", "bf16");
 }
-__device__ inline void mma_m16n8k8(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) { SPIRAL_MMA("m16n8k8", "tf32"); }
+__device__ inline void mma_m16n8k8(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+  SPIRAL_MMA("m16n8k8", "tf32");
+}
 #undef SPIRAL_MMA
 #endif
 
@@ -124,7 +127,7 @@ __device__ inline void ldmatrix_x4(u32 (&r)[4], const void* row) {
 }
 
 // ---------------------------------------------------------------- asynchronous copies
-// Begins to copy 16 bytes, aligned to 16, from global to shared memory; zeros where not `inside` (then nothing is read).
+// Begins to copy 16 bytes, aligned to 16, from global to shared memory; zeros where not `inside`: then nothing is read.
 // They are there once the group that they belong to was waited for, for the calling thread, and for others after a
 // barrier that follows.
 __device__ inline void cp_async16(void* shared, const void* global, bool inside = true) {

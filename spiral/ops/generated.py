@@ -178,6 +178,8 @@ __all__ = [
     'swiglu_grad',
     'take',
     'take_along_axis',
+    'take_along_axis_grad',
+    'take_grad',
     'tan',
     'tanh',
     'top_k',
@@ -1504,6 +1506,22 @@ _take_along_axis = OPS['take_along_axis'].call
 def take_along_axis(x: Tensor, indices: Tensor, /, *, axis: int = -1) -> Tensor:
     """y[..., i, ...] = x[..., indices[..., i, ...], ...]; the other axes of x and indices broadcast."""
     return _take_along_axis(x, indices, axis)  # type: ignore[no-any-return]
+
+
+_take_along_axis_grad = OPS['take_along_axis_grad'].call
+
+
+def take_along_axis_grad(g: Tensor, indices: Tensor, /, shape: Shape, *, axis: int) -> Tensor:
+    """Zeros of a shape with g added where `take_along_axis` took it from. Repeated positions add up."""
+    return _take_along_axis_grad(g, indices, shape, axis)  # type: ignore[no-any-return]
+
+
+_take_grad = OPS['take_grad'].call
+
+
+def take_grad(g: Tensor, indices: Tensor, /, shape: Shape, *, axis: int) -> Tensor:
+    """Zeros of a shape with g added at positions of an axis; the gradient of `take`. Repeated positions add up."""
+    return _take_grad(g, indices, shape, axis)  # type: ignore[no-any-return]
 
 
 _tan = OPS['tan'].call

@@ -10,7 +10,6 @@ from spiral.backend import Spec
 from spiral.dtype import DEFAULT_INT, promote
 from spiral.errors import ArgumentError, ShapeError, received
 from spiral.op import F, op
-from spiral.ops.indexing import along
 from spiral.ops.shapes import axes_of
 
 
@@ -103,7 +102,7 @@ class TopK:
     def vjp(need: Any, g: Any, x_spec: Any, indices: Any, axis: int) -> Any:
         if g[0] is None:
             return (None,)
-        return (F.scatter_index(g[0], shape=x_spec.shape, index=along(x_spec.shape, indices._a, axis)),)
+        return (F.take_along_axis_grad(g[0], indices, shape=x_spec.shape, axis=axis % len(x_spec.shape)),)
 
     @staticmethod
     def samples(s: Any) -> Any:

@@ -73,8 +73,9 @@ __global__ void narrow(const float* x, T* y, int n) {
 __global__ void mathematics(const float* x, float* y) {  // y: (12, 32)
   const int i = threadIdx.x;
   const float v = x[i];
-  const float all[] = {rsqrtf(v), __expf(v), erff(v), tanhf(v), log1pf(v), exp2f(v), fmaf(v, v, 1.0f), __fdividef(1.0f, v),
-                       fmaxf(v, 2.0f), (float)__float2int_rn(v), (float)__umulhi(1u << 31, (u32)i), (float)__clz(i)};
+  const float all[] = {rsqrtf(v), __expf(v), erff(v), tanhf(v), log1pf(v), exp2f(v),
+                       fmaf(v, v, 1.0f), __fdividef(1.0f, v), fmaxf(v, 2.0f), (float)__float2int_rn(v),
+                       (float)__umulhi(1u << 31, (u32)i), (float)__clz(i)};
   for (int j = 0; j < 12; j++) y[j * 32 + i] = all[j];
 }
 __global__ void deep_stack(float* y) {  // 160 KiB of variables in each thread

@@ -5,6 +5,7 @@ import gc
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from spiral.errors import ArgumentError, KernelError, OutOfMemoryError
 from spiral.gpu import CudaSource, Driver
 from spiral.gpu.params import Params
 from spiral.testing.cuda_on_cpu import CudaOnCpu, sanitized_environment, unavailable
+from spiral.testing.cuda_on_cpu.compiler import NAMES_AT_ONCE
 
 NAMES = (
     "indices", "shuffles<float>", "shuffles<i64>", "votes", "predicates", "half_exits", "atomics", "by_value",
@@ -110,6 +112,12 @@ def test_parameters_of_all_sizes_and_structures_by_value(device):
     shape = (3, 4, 5, 6, 7, 8, 0.5, 9)
     got = floats(device, 6, "by_value", "B 3q3qfB3x d P", 200, *shape, 2.5)
     assert got.tolist() == [200, 5, 6, 0.5, 9, 2.5]
+
+
+@pytest.mark.parametrize("formats", ["P i", "P", "P q i", "q I"])
+def test_parameters_packed_for_another_kernel_are_refused(device, formats):
+    with pytest.raises(KernelError, match=r"writes: expected parameters of \[8, 8\] bytes; received \["):
+        device.run("writes", formats, *[0] * len(formats.split()))
 
 
 @pytest.mark.parametrize("name, dtype", [("float", np.float32), ("double", np.float64)])
@@ -286,6 +294,32 @@ def test_missing_include_and_missing_kernel_are_errors(bench):
         bench.gpu.compile(CudaSource("test.cu", ("f",)), "g")
 
 
+def test_a_file_is_compiled_once_however_many_ask(bench, monkeypatch, tmp_path):
+    log, command = tmp_path / "log", tmp_path / "counting-g++"
+    command.write_text(
+        f'#!/bin/sh\ncase "$*" in *-shared*) echo "$*" >> {log};; esac\nexec {shutil.which("g++")} "$@"\n'
+    )
+    command.chmod(0o755)
+    monkeypatch.setenv("CXX", str(command))
+    # built objects are kept by their sources' contents, and the comment makes these new
+    bench.write_kernels(f"__global__ void f(float* x) {{ x[0] = 1; }}  // {tmp_path}\n__global__ void g(float* x) {{}}")
+    source = CudaSource("test.cu", ("f", "g"))
+    devices = [CudaOnCpu(tmp_path) for _ in range(4)]
+    threads = [threading.Thread(target=d.compile, args=(source, name)) for d in devices for name in source.names]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(log.read_text().splitlines()) == 1
+
+
+def test_many_kernels_of_a_file_are_built_piece_by_piece(bench):
+    bench.write_kernels("template <int n> __global__ void f(float* x) { x[0] = n; }")
+    bench.names = tuple(f"f<{n}>" for n in range(NAMES_AT_ONCE + 2))
+    for n in (NAMES_AT_ONCE + 1, 3):
+        assert floats(bench, 1, f"f<{n}>", "P", block=(1, 1, 1))[0] == n
+
+
 def test_machine_code_is_refused(device):
     with pytest.raises(KernelError, match="TRITON_INTERPRET=1"):
         device.gpu.load(b"\x7fELF", "softmax", 0)
@@ -333,7 +367,7 @@ def test_only_reading_and_waiting_count_as_synchronizations(device):
 
 
 def test_launches_are_logged(device):
-    device.run("writes", "P q", device.gpu.allocate(4), 0, grid=(2, 1, 1), block=(3, 1, 1), shared=5)
+    device.run("writes", "P q", device.gpu.allocate(8), 0, grid=(2, 1, 1), block=(3, 1, 1), shared=5)
     assert list(device.gpu.launches) == [("writes", (2, 1, 1), (3, 1, 1), 5)]
     device.gpu.launches.clear()
     assert not device.gpu.launches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import functools
@@ -9,7 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from spiral.errors import ArgumentError, KernelError
@@ -134,7 +135,7 @@ def _unit(file: str, names: Sequence[str]) -> str:
 
 
 def _runtime_files() -> list[Path]:
-    return [HERE / name for name in ("entry.h", "runtime.h", "cuda_math.h", "scheduler.cpp", "fiber.h", "shared.ld")]
+    return [*with_includes(HERE / "scheduler.cpp"), HERE / "shared.ld"]
 
 
 def _scheduler_flags() -> list[str]:
@@ -165,18 +166,12 @@ def _compile(command: list[str], target: Path, file: str, unit: str) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-class _lock:  # noqa: N801 (reads as a statement)
+@contextlib.contextmanager
+def _lock(target: Path) -> Iterator[None]:
     """Held by one process at a time: pytest's workers want the same kernels at the same moment."""
-
-    def __init__(self, target: Path) -> None:
-        self._path = target.with_suffix(".lock")
-
-    def __enter__(self) -> None:
-        self._file = self._path.open("w")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
+    with target.with_suffix(target.suffix + ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+        yield
 
 
 @functools.cache

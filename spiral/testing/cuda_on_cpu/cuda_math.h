@@ -197,7 +197,9 @@ inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
   for (int i = 0; i < 4; i++) result |= (unsigned)(bytes >> (selector >> (4 * i) & 7) * 8 & 0xff) << (8 * i);
   return result;
 }
-inline unsigned __sad(int x, int y, unsigned z) { return z + (x > y ? (unsigned)x - (unsigned)y : (unsigned)y - (unsigned)x); }
+inline unsigned __sad(int x, int y, unsigned z) {
+  return z + (x > y ? (unsigned)x - (unsigned)y : (unsigned)y - (unsigned)x);
+}
 inline int __dp4a(int a, int b, int c) {
   for (int i = 0; i < 4; i++) c += (int)(signed char)(a >> (8 * i)) * (int)(signed char)(b >> (8 * i));
   return c;
@@ -208,7 +210,8 @@ namespace spiral_cpu {
 // binary16 to binary32, exactly; NaN stays NaN (quiet)
 inline float half_to_float(unsigned short h) {
   const unsigned sign = (unsigned)(h & 0x8000u) << 16, rest = h & 0x7fffu;
-  if (rest >= 0x7c00u) return __uint_as_float(sign | 0x7f800000u | (rest & 0x3ffu) << 13 | (rest > 0x7c00u ? 0x400000u : 0));
+  if (rest > 0x7c00u) return __uint_as_float(sign | 0x7fc00000u | (rest & 0x3ffu) << 13);
+  if (rest == 0x7c00u) return __uint_as_float(sign | 0x7f800000u);
   // the bits as a float's are 2^112 times too small, denormals included
   const float x = __uint_as_float(rest << 13) * 0x1p112f;
   return __uint_as_float(__float_as_uint(x) | sign);

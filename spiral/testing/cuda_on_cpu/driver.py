@@ -3,67 +3,34 @@
 from __future__ import annotations
 
 import ctypes
-import itertools
-import mmap
 import os
 import platform
-import shutil
-import subprocess
-import threading
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from spiral.errors import ArgumentError, KernelError
+from spiral.errors import KernelError
 from spiral.gpu.driver import CudaSource, Facts
-from spiral.gpu.params import sizes_at
 from spiral.gpu.sources import CUDA_FOLDER
 from spiral.testing.cuda_on_cpu import compiler
+from spiral.testing.cuda_on_cpu.launching import (
+    SHARED_MEMORY,
+    Kernel,
+    Launched,
+    kernel_of,
+    open_library,
+    parse_order,
+    require_limits,
+    require_parameters,
+    run,
+)
 from spiral.testing.cuda_on_cpu.memory import Arena, HostBlock
 from spiral.testing.host_stream import HostStream
 
-MAX_THREADS = 1024
-SHARED_MEMORY = 227 << 10  # what a block of an sm_90 device may ask for
-_SHARED_FENCE = 1024
-_STACK_BYTES = 256 << 10
 _LOGGED = 10_000
-_MESSAGE_BYTES = 8192
-_ORDERS = ("forward", "reverse", "shuffle")
-_GRID_LIMITS = ((1 << 31) - 1, 65535, 65535)
-_BLOCK_LIMITS = (1024, 1024, 64)
-
-# every shared object has one scheduler, and all use the same stacks: one launch at a time in the process
-_launching = threading.Lock()
-
-
-class Launched(NamedTuple):
-    """A line of the log."""
-
-    name: str
-    grid: tuple[int, int, int]
-    block: tuple[int, int, int]
-    shared: int
-
-
-class _Launch(ctypes.Structure):
-    """``Launch`` of scheduler.cpp."""
-
-    _fields_ = [
-        ("grid", ctypes.c_uint32 * 3), ("block", ctypes.c_uint32 * 3), ("shared", ctypes.c_uint64),
-        ("shared_memory", ctypes.c_void_p), ("shared_fence", ctypes.c_uint64), ("stacks", ctypes.c_void_p),
-        ("stack_bytes", ctypes.c_uint64), ("guard_bytes", ctypes.c_uint64), ("order", ctypes.c_uint32),
-        ("seed", ctypes.c_uint32), ("message", ctypes.c_void_p), ("message_bytes", ctypes.c_uint64),
-        ("fault", ctypes.c_void_p),
-    ]  # fmt: skip
-
-
-class _Kernel(NamedTuple):
-    name: str
-    library: ctypes.CDLL
-    number: int
 
 
 class CudaOnCpu(HostStream):
@@ -96,11 +63,10 @@ class CudaOnCpu(HostStream):
         self.functions: dict[Any, Any] = {}
         self.launches: deque[Launched] = deque(maxlen=_LOGGED)
         self._folder = folder
-        self._order, self._seed = _order(os.environ.get("SPIRAL_CUDA_ORDER", "forward") if order is None else order)
+        self._order = parse_order(os.environ.get("SPIRAL_CUDA_ORDER", "forward") if order is None else order)
         self._arena = Arena(memory)
         self.usage = self._arena.usage
-        self._kernels: list[_Kernel] = []
-        self._checked: set[int] = set()  # kernels whose parameters were seen to have the right sizes
+        self._kernels: list[Kernel] = []
         self._libraries: dict[Path, ctypes.CDLL] = {}
 
     # ------------------------------------------------------------ memory
@@ -126,16 +92,14 @@ class CudaOnCpu(HostStream):
         """Copies within the device."""
         self._arena.require(to, nbytes, "copy")
         self._arena.require(source, nbytes, "copy")
-        if self.keep(self.copy, to, source, nbytes):
-            return
-        ctypes.memmove(to, source, nbytes)
+        if not self.keep(self.copy, to, source, nbytes):
+            ctypes.memmove(to, source, nbytes)
 
     def fill(self, address: int, byte: int, nbytes: int) -> None:
         """Sets every byte."""
         self._arena.require(address, nbytes, "fill")
-        if self.keep(self.fill, address, byte, nbytes):
-            return
-        ctypes.memset(address, byte, nbytes)
+        if not self.keep(self.fill, address, byte, nbytes):
+            ctypes.memset(address, byte, nbytes)
 
     def check_memory(self) -> None:
         """Looks at the fences around all blocks that live, and at what was found around those that were freed.
@@ -158,10 +122,8 @@ class CudaOnCpu(HostStream):
         path = compiler.build(source.file, names, self._folder)
         library = self._libraries.get(path)
         if library is None:
-            library = self._libraries[path] = ctypes.CDLL(str(path))
-            library.spiral_launch.argtypes = [ctypes.c_int, ctypes.POINTER(_Launch), ctypes.c_void_p]
-            library.spiral_parameters.restype = ctypes.POINTER(ctypes.c_int)
-        self._kernels.append(_Kernel(name, library, names.index(name)))
+            library = self._libraries[path] = open_library(path)
+        self._kernels.append(kernel_of(library, names.index(name), name))
         return len(self._kernels) - 1
 
     def load(self, image: bytes, name: str, shared: int) -> int:
@@ -176,28 +138,18 @@ class CudaOnCpu(HostStream):
         """Runs a kernel to its end.
 
         Raises:
-            KernelError: the launch is out of a device's limits, or the kernel deadlocks, traps, touches memory that is
-                not there or overruns its dynamic shared memory; the message tells block and threads.
+            KernelError: the launch is out of a device's limits, its parameters are not the kernel's, or the kernel
+                deadlocks, traps, touches memory that is not there or overruns its dynamic shared memory; the message
+                tells block and threads.
         """
         kernel = self._kernels[function]
-        _require_limits(kernel.name, grid, block, shared)
-        if function not in self._checked:
-            self._checked.add(function)
-            _require_sizes(kernel, params)
+        require_limits(kernel.name, grid, block, shared)
+        require_parameters(kernel, params)
         if self.keep(self.launch, function, grid, block, shared, params=params):
             return
         launched = Launched(kernel.name, (grid[0], grid[1], grid[2]), (block[0], block[1], block[2]), shared)
         self.launches.append(launched)
-        with _launching:
-            what = _scratch()
-            launch = _Launch(
-                launched.grid, launched.block, launched.shared, what.shared, _SHARED_FENCE, what.stacks, _STACK_BYTES,
-                mmap.PAGESIZE, self._order, self._seed, ctypes.addressof(what.message), _MESSAGE_BYTES, None,
-            )  # fmt: skip
-            failed = kernel.library.spiral_launch(kernel.number, launch, params)
-            text = what.message.value.decode(errors="replace") if failed else ""
-        if failed:
-            raise KernelError(f"{kernel.name}: {text}{_line_of(kernel.library, launch.fault)}")
+        run(kernel, launched, self._order, params)
 
     def synchronize(self) -> None:
         """Counts; a launch has ended when it returns."""
@@ -205,80 +157,7 @@ class CudaOnCpu(HostStream):
         self.synchronizations += 1
 
 
-class _Scratch:
-    """Stacks for a block's threads and its dynamic shared memory; pages come into being when they are touched."""
-
-    def __init__(self) -> None:
-        self._maps = [
-            mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            for nbytes in (MAX_THREADS * _STACK_BYTES, SHARED_MEMORY + _SHARED_FENCE)
-        ]
-        self.message = ctypes.create_string_buffer(_MESSAGE_BYTES)
-        self.stacks, self.shared = (ctypes.addressof(ctypes.c_char.from_buffer(m)) for m in self._maps)
-        protect = ctypes.CDLL(None, use_errno=True).mprotect
-        protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-        for i in range(MAX_THREADS):
-            if protect(self.stacks + i * _STACK_BYTES, mmap.PAGESIZE, 0):
-                raise KernelError(f"the stacks' guards cannot be set: {os.strerror(ctypes.get_errno())}")
-
-
-_the_scratch: _Scratch | None = None
-
-
-def _scratch() -> _Scratch:
-    global _the_scratch
-    if _the_scratch is None:
-        _the_scratch = _Scratch()
-    return _the_scratch
-
-
-def _order(text: str) -> tuple[int, int]:
-    name, _, seed = text.partition(":")
-    if name not in _ORDERS or (name == "shuffle") != seed.isdecimal():
-        raise ArgumentError(
-            f"order (SPIRAL_CUDA_ORDER): expected forward, reverse or shuffle:<seed>; received {text!r}."
-        )
-    return _ORDERS.index(name), int(seed or 0) & 0xFFFFFFFF
-
-
 def _host_bytes(what: str, array: np.ndarray[Any, Any]) -> int:
     if not array.flags.c_contiguous:
         raise KernelError(f"{what}: expected a C-contiguous array; received strides {array.strides}.")
     return array.nbytes
-
-
-def _require_sizes(kernel: _Kernel, params: int) -> None:
-    taken = tuple(itertools.takewhile(lambda n: n >= 0, kernel.library.spiral_parameters(kernel.number)))
-    given = sizes_at(params)
-    if taken != given:
-        raise KernelError(f"{kernel.name}: takes parameters of {taken} bytes; the launcher's formats have {given}.")
-
-
-def _require_limits(name: str, grid: Sequence[int], block: Sequence[int], shared: int) -> None:
-    if len(grid) != 3 or any(not 1 <= n <= most for n, most in zip(grid, _GRID_LIMITS, strict=True)):
-        raise KernelError(f"{name}: expected a grid of 1 to {_GRID_LIMITS} blocks; received {tuple(grid)}.")
-    threads = int(np.prod(block))
-    if len(block) != 3 or threads > MAX_THREADS or any(
-        not 1 <= n <= most for n, most in zip(block, _BLOCK_LIMITS, strict=True)
-    ):  # fmt: skip
-        raise KernelError(
-            f"{name}: expected a block of 1 to {_BLOCK_LIMITS} threads, at most {MAX_THREADS} in all; "
-            f"received {tuple(block)}."
-        )
-    if not 0 <= shared <= SHARED_MEMORY:
-        raise KernelError(f"{name}: expected at most {SHARED_MEMORY} bytes of shared memory; received {shared}.")
-
-
-def _line_of(library: ctypes.CDLL, fault: int | None) -> str:
-    """Source line of an instruction, as binutils tells it; empty where they are not installed."""
-    if not fault or not shutil.which("addr2line") or not shutil.which("nm"):
-        return ""
-    here = ctypes.cast(library.spiral_launch, ctypes.c_void_p).value or 0
-    symbols = subprocess.run(["nm", "-D", library._name], capture_output=True, text=True).stdout
-    for line in symbols.splitlines():
-        if line.endswith(" spiral_launch"):
-            offset = fault - here + int(line.split()[0], 16)
-            command = ["addr2line", "-s", "-e", library._name, hex(offset)]
-            place = subprocess.run(command, capture_output=True, text=True).stdout.split(" (")[0].strip()
-            return "" if place.startswith("?") else f" ({place})"
-    return ""

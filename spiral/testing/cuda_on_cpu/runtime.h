@@ -1,8 +1,8 @@
 // CUDA C++ for the processor: what a kernel of kernels/cuda finds when g++ compiles it in place of NVRTC.
 //
-// Every CUDA thread is a fiber of one processor thread (scheduler.cpp), so barriers, shuffles and shared memory mean what
-// they mean on a device, and a run repeats bit by bit. No header of the system is included: as with NVRTC a kernel finds
-// the names that CUDA gives it and no others.
+// Every CUDA thread is a fiber of one processor thread (scheduler.cpp), so barriers, shuffles and shared memory mean
+// what they mean on a device, and a run repeats bit by bit. No header of the system is included: as with NVRTC a kernel
+// finds the names that CUDA gives it and no others.
 //
 // __shared__ variables become static ones; shared.ld gathers them in one stretch of memory, which the scheduler fills
 // with 0xff (NaN in every floating type) before each block.
@@ -54,6 +54,9 @@ struct dim3 {
 extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 
+// where a barrier stands in the source: the default arguments are evaluated at the call
+#define SPIRAL_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+
 namespace spiral_cpu {
 enum BarrierKind { SYNC, SYNC_COUNT, SYNC_AND, SYNC_OR };
 enum WarpKind { WARP_SYNC, SHUFFLE, SHUFFLE_UP, SHUFFLE_DOWN, SHUFFLE_XOR, BALLOT, ANY, ALL, MATCH_ANY, EXCHANGE };
@@ -77,10 +80,10 @@ inline T shuffle(WarpKind kind, unsigned mask, T value, int argument, int width,
   __builtin_memcpy(&value, &bits, sizeof value);
   return value;
 }
-// What all 32 lanes have at the addresses that they give, up to 32 bytes each, one after another; valid until the lane's
-// next warp operation. Traps where an address is not aligned as a T.
+// What all 32 lanes have at the addresses that they give, up to 32 bytes each, one after another; valid until the
+// lane's next warp operation. Traps where an address is not aligned as a T.
 template <class T>
-inline const void* exchange(const T* mine, int bytes, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+inline const void* exchange(const T* mine, int bytes, SPIRAL_HERE) {
   if ((unsigned long long)mine % alignof(T)) __builtin_trap();
   return (const void*)warp_operation(EXCHANGE, 0xffffffffu, (unsigned long long)mine, bytes, 32, file, line);
 }
@@ -93,8 +96,6 @@ inline void copy_later(T* to, const T* from, int bytes) {
 }  // namespace spiral_cpu
 #pragma GCC visibility pop
 
-// where a barrier stands in the source: the default arguments are evaluated at the call
-#define SPIRAL_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 constexpr int warpSize = 32;
 
 // ---------------------------------------------------------------- barriers
