@@ -6,6 +6,7 @@ dispatcher knows about a kernel is its `Cap`, which is data: the same data expla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -131,6 +132,44 @@ class Memory(Protocol):
 
     # A memory may also have: report() -> dict of bytes by name ("live", "peak", ...) and restart_peak(), for
     # `spiral.memory`; from_host_ahead(array) -> buffer, which copies beside the device's other work.
+
+
+class UnifiedMemory:
+    """Memory that the host and the device share: buffers are NumPy arrays over it.
+
+    Args:
+        allocate: ``allocate(nbytes)`` gives at least that many bytes of it, aligned for any dtype, as anything with
+            Python's buffer interface, such as a uint8 array. Asked for at least one byte; the bytes are returned when
+            the object dies.
+
+    A kernel of such a device returns when its results can be read.
+    """
+
+    unified = True
+
+    def __init__(self, allocate: Callable[[int], Any]) -> None:
+        self.allocate = allocate
+
+    def empty(self, spec: Spec) -> np.ndarray[Any, Any]:
+        """A buffer of a tensor's shape and dtype, in the order of axes that its spec prefers."""
+        if spec.order is None:
+            return self._array(spec.shape, spec.dtype.numpy)
+        stored = self._array(tuple(spec.shape[i] for i in spec.order), spec.dtype.numpy)
+        return stored.transpose(np.argsort(spec.order))
+
+    def from_host(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """A buffer of its own with the values of an array, in C order."""
+        new = self._array(array.shape, array.dtype)
+        new[...] = array
+        return new
+
+    def to_host(self, buffer: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """An array of its own with the values of a buffer, in C order."""
+        return np.array(buffer, order="C", copy=True)
+
+    def _array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        block = self.allocate(max(1, math.prod(shape) * dtype.itemsize))
+        return np.ndarray(shape, dtype, block)
 
 
 @dataclass(frozen=True)

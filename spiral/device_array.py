@@ -24,7 +24,10 @@ class Block(Protocol):
 
 
 class DeviceMemory(Protocol):
-    """What moves bytes between the host and a device."""
+    """What moves bytes between the host and a device that have no memory in common, in the order of the calls.
+
+    A kernel finds it as ``array.memory``.
+    """
 
     def allocate(self, nbytes: int) -> Block:
         """Memory of at least ``nbytes`` bytes, contents undefined."""
@@ -34,6 +37,9 @@ class DeviceMemory(Protocol):
 
     def read(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """Copies device memory into a C-contiguous host array, and waits for it."""
+
+    def copy(self, to: int, source: int, nbytes: int) -> None:
+        """Copies within the device."""
 
 
 _checks: dict[int, Callable[[], None]] = {}  # by id of the memory, which the check keeps alive
@@ -218,3 +224,30 @@ class DeviceArray:
 
     def __repr__(self) -> str:
         return f"<DeviceArray {self.dtype}{list(self.shape)} at {self.address:#x}>"
+
+
+class SeparateMemory:
+    """The `spiral.backend.Memory` of a device that shares none with the host: buffers are `DeviceArray`.
+
+    Args:
+        driver: what allocates there and moves bytes.
+    """
+
+    unified = False
+
+    driver: Any
+
+    def __init__(self, driver: DeviceMemory) -> None:
+        self.driver = driver
+
+    def empty(self, spec: Spec) -> DeviceArray:
+        """A dense buffer, in C order whatever order the spec prefers."""
+        return DeviceArray.of_spec(self.driver, spec)
+
+    def from_host(self, array: np.ndarray[Any, Any]) -> DeviceArray:
+        """A dense buffer of its own with the values of a NumPy array."""
+        return DeviceArray.from_host(self.driver, array)
+
+    def to_host(self, buffer: DeviceArray) -> np.ndarray[Any, Any]:
+        """A NumPy array of its own with the values of a buffer; waits for the device."""
+        return buffer.to_host()

@@ -40,14 +40,14 @@ def from_numpy(a: np.ndarray[Any, Any], *, copy: bool) -> Tensor:
     return t
 
 
-def _operand(x: Any) -> Any:
-    """A right-hand side that an operator can use, or NotImplemented."""
+def _operand(x: Any, beside: Any) -> Any:
+    """What an operator can use of the value beside a tensor, or NotImplemented; a NumPy number goes to its device."""
     if isinstance(x, (TensorCore, *_NUMBERS)):
         return x
     if isinstance(x, np.ndarray):
         return from_numpy(x, copy=True)
     if isinstance(x, np.generic):
-        return from_numpy(np.asarray(x), copy=True)
+        return from_numpy(np.asarray(x), copy=True).to(beside.device)
     return NotImplemented
 
 
@@ -61,11 +61,11 @@ def _binary(name: str) -> tuple[Callable[[Tensor, Any], Tensor], Callable[[Tenso
         # the common operands first: isinstance against a tuple costs 60 ns
         if type(other) is Tensor or type(other) is float or type(other) is int:
             return run(self, other)
-        other = _operand(other)
+        other = _operand(other, self)
         return other if other is NotImplemented else run(self, other)
 
     def reflected(self: Any, other: Any, /) -> Any:
-        other = _operand(other)
+        other = _operand(other, self)
         return other if other is NotImplemented else getattr(F, name)(other, self)
 
     forward.__doc__ = reflected.__doc__ = f"See `spiral.{name}`."
@@ -219,7 +219,7 @@ class Tensor(TensorCore):
     def __setitem__(self, index: Any, value: Any, /) -> None:
         if not isinstance(index, tuple):
             index = (index,)
-        value = _operand(value)
+        value = _operand(value, self)
         if value is NotImplemented:
             raise DTypeError("item assignment: the value must be a tensor, a NumPy array or a Python number.")
         index = tuple([_index(i) for i in index])
@@ -337,8 +337,8 @@ class Tensor(TensorCore):
         if not isinstance(source, TensorCore):
             from spiral.creation import asarray
 
-            source = asarray(source)
-        F.copy_(self.detach(), source.detach().to(self.device))
+            source = asarray(source, device=self.device)  # an array has no device yet
+        F.copy_(self.detach(), source.detach())
         return self
 
     # ------------------------------------------------------------ conversions

@@ -22,8 +22,7 @@ def row_grid(rows: int, n: int, itemsize: int, held: int) -> tuple[int, tuple[in
         rows: how many.
         n: elements of each.
         itemsize: bytes of an element.
-        held: how many pieces of 16 bytes a thread keeps in registers; half as many are asked of it if threads
-            allow.
+        held: how many pieces of 16 bytes a thread keeps in registers; half of them are used where that is enough.
     """
     packs = -(-n * itemsize // 16)
     group = power(-(-2 * packs // held))

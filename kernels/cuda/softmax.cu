@@ -121,7 +121,7 @@ __device__ inline Column column_of(i64 outer, i64 n, i64 inner, int across) {
 
 // x, y: (outer, n, inner), dense; the columns are read twice, the second time from the cache where they fit.
 template <class T>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
 softmax_columns(const T* x, T* y, i64 outer, i64 n, i64 inner, int across, int log_of) {
   typedef wide<T> A;
   constexpr int K = 4;  // loads in flight
@@ -160,7 +160,7 @@ softmax_columns(const T* x, T* y, i64 outer, i64 n, i64 inner, int across, int l
 
 // g, y, dx: (outer, n, inner), dense.
 template <class T>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
 softmax_grad_columns(const T* g, const T* y, T* dx, i64 outer, i64 n, i64 inner, int across, int log_of) {
   typedef wide<T> A;
   __shared__ A tile[THREADS];

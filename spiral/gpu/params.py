@@ -54,14 +54,31 @@ class _Memory(threading.local):
         start = ctypes.addressof(buffer)
         self._pointers = (ctypes.c_void_p * max(1, len(offsets)))(*[start + o for o in offsets])
         self.address = ctypes.addressof(self._pointers)
-        _KNOWN[self.address] = sizes
+        _KNOWN[self.address] = buffer, tuple(offsets), sizes
         self.write = functools.partial(packer.pack_into, buffer, 0)
 
 
-# by the address of the array of pointers; a thread that has ended leaves its line
-_KNOWN: dict[int, tuple[int, ...]] = {}
+# where each array of pointers points to, for `Kept`; a thread that has ended leaves its line
+_KNOWN: dict[int, tuple[Any, tuple[int, ...], tuple[int, ...]]] = {}
 
 
-def sizes_at(address: int) -> tuple[int, ...] | None:
-    """Bytes of each parameter that `Params.pack` put behind an address; None for an address of somebody else."""
-    return _KNOWN.get(address)
+def sizes_at(address: int) -> tuple[int, ...]:
+    """Bytes of each parameter that `Params.pack` put behind an address."""
+    return _KNOWN[address][2]
+
+
+class Kept:
+    """A copy of packed parameters, for drivers that launch later than they were told to.
+
+    Args:
+        address: what `Params.pack` returned.
+    """
+
+    __slots__ = ("_buffer", "_pointers", "address")
+
+    def __init__(self, address: int) -> None:
+        buffer, offsets, _ = _KNOWN[address]
+        self._buffer = ctypes.create_string_buffer(buffer.raw, len(buffer))
+        start = ctypes.addressof(self._buffer)
+        self._pointers = (ctypes.c_void_p * max(1, len(offsets)))(*[start + o for o in offsets])
+        self.address = ctypes.addressof(self._pointers)

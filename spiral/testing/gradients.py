@@ -10,10 +10,10 @@ import spiral as sp
 from spiral.autograd import grad_of
 from spiral.op import Op
 from spiral.tensor import Tensor, from_numpy
-from spiral.testing.conformance import samples_of, to_tensor
+from spiral.testing.oracle import samples_of, to_tensor
 
 
-def _is_smooth(inputs: tuple[Any, ...]) -> bool:
+def is_smooth(inputs: tuple[Any, ...]) -> bool:
     """Whether a sample consists of ordinary numbers (edge values are for the value checks)."""
     return all(
         np.isfinite(a).all() and (np.abs(a) < 1e3).all()
@@ -75,7 +75,7 @@ def check_gradient(op: Op) -> int:
     """Checks an op's vjp on its smooth samples; returns how many were checked."""
     checked = 0
     for inputs, attrs in samples_of(op):
-        if not _is_smooth(inputs):
+        if not is_smooth(inputs):
             continue
         tensors = _fresh(op, inputs, None, 0.0, track=True)
         leaves = _leaves(tensors)
@@ -100,7 +100,7 @@ def check_second_gradient(op: Op) -> int:
     """Checks the derivative of <gradient, u>, taken with create_graph, on smooth samples."""
     checked = 0
     for inputs, attrs in samples_of(op):
-        if not _is_smooth(inputs):
+        if not is_smooth(inputs):
             continue
         weights: list[Any] = []
         rng = np.random.default_rng(3)

@@ -114,6 +114,12 @@ def test_parameters_of_all_sizes_and_structures_by_value(device):
     assert got.tolist() == [200, 5, 6, 0.5, 9, 2.5]
 
 
+@pytest.mark.parametrize("formats", ["P i", "P", "P q i", "q I"])
+def test_parameters_packed_for_another_kernel_are_refused(device, formats):
+    with pytest.raises(KernelError, match=r"writes: expected parameters of \[8, 8\] bytes; received \["):
+        device.run("writes", formats, *[0] * len(formats.split()))
+
+
 @pytest.mark.parametrize("name, dtype", [("float", np.float32), ("double", np.float64)])
 def test_dynamic_shared_memory_has_the_size_asked_for(device, name, dtype):
     x = np.arange(96).astype(dtype)
@@ -361,7 +367,7 @@ def test_only_reading_and_waiting_count_as_synchronizations(device):
 
 
 def test_launches_are_logged(device):
-    device.run("writes", "P q", device.gpu.allocate(4), 0, grid=(2, 1, 1), block=(3, 1, 1), shared=5)
+    device.run("writes", "P q", device.gpu.allocate(8), 0, grid=(2, 1, 1), block=(3, 1, 1), shared=5)
     assert list(device.gpu.launches) == [("writes", (2, 1, 1), (3, 1, 1), 5)]
     device.gpu.launches.clear()
     assert not device.gpu.launches

@@ -138,3 +138,19 @@ def test_the_order_of_blocks_and_threads_makes_no_difference():
         for order in ("forward", "shuffle:1")
     }
     assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((3, 17), 1), ((1, 40_001), 1), ((5, 300, 3), 1), ((3000, 2), 0), ((2, 1025), 1)], ids=str
+)
+def test_running_sums_and_products_of_any_length(shape, axis):
+    rng = np.random.default_rng(4)
+    x = rng.integers(-9, 9, shape)
+    np.testing.assert_array_equal(of("cumulative_sum", sp.asarray(x).to("cuda"), axis=axis), np.cumsum(x, axis=axis))
+    np.testing.assert_array_equal(of("cumulative_prod", sp.asarray(x).to("cuda"), axis=axis), np.cumprod(x, axis=axis))
+    f = x.astype(np.float32)
+    np.testing.assert_array_equal(of("cumulative_sum", sp.asarray(f).to("cuda"), axis=axis), np.cumsum(f, axis=axis))
+    u = np.exp(rng.normal(0.0, 0.01, shape))
+    np.testing.assert_allclose(
+        of("cumulative_prod", sp.asarray(u).to("cuda"), axis=axis), np.cumprod(u, axis=axis), rtol=1e-10
+    )

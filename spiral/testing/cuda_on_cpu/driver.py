@@ -6,7 +6,7 @@ import ctypes
 import os
 import platform
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,26 @@ import numpy as np
 
 from spiral.errors import KernelError
 from spiral.gpu.driver import CudaSource, Facts
-from spiral.gpu.params import sizes_at
 from spiral.gpu.sources import CUDA_FOLDER
 from spiral.testing.cuda_on_cpu import compiler
-from spiral.testing.cuda_on_cpu.graphs import Event, Graph
 from spiral.testing.cuda_on_cpu.launching import (
     SHARED_MEMORY,
     Kernel,
     Launched,
-    Parameters,
+    kernel_of,
     open_library,
     parse_order,
     require_limits,
-    require_sizes,
+    require_parameters,
     run,
 )
-from spiral.testing.cuda_on_cpu.memory import POISON, Arena, HostBlock
+from spiral.testing.cuda_on_cpu.memory import Arena, HostBlock
+from spiral.testing.host_stream import HostStream
 
 _LOGGED = 10_000
 
 
-class CudaOnCpu:
+class CudaOnCpu(HostStream):
     """A `spiral.gpu.Driver` whose device is the processor, for tests.
 
     Args:
@@ -67,22 +66,19 @@ class CudaOnCpu:
         self._order = parse_order(os.environ.get("SPIRAL_CUDA_ORDER", "forward") if order is None else order)
         self._arena = Arena(memory)
         self.usage = self._arena.usage
-        self._capturing: Graph | None = None
         self._kernels: list[Kernel] = []
-        self._checked: set[int] = set()  # kernels whose parameters were seen to have the right sizes
         self._libraries: dict[Path, ctypes.CDLL] = {}
 
     # ------------------------------------------------------------ memory
     def allocate(self, nbytes: int) -> HostBlock:
         """Memory whose bytes are all 0xff, NaN in every floating type, with fences around it."""
         block = self._arena.allocate(nbytes)
-        if self._capturing is not None:
-            self._capturing.blocks.append(block)
+        self.keep_block(block)
         return block
 
     def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """Copies a C-contiguous host array to the device."""
-        self._refuse_in_capture("writes memory of the host")
+        self.refuse("write")
         self._arena.require(address, _host_bytes("write", array), "write")
         ctypes.memmove(address, array.ctypes.data, array.nbytes)
 
@@ -96,12 +92,14 @@ class CudaOnCpu:
         """Copies within the device."""
         self._arena.require(to, nbytes, "copy")
         self._arena.require(source, nbytes, "copy")
-        self._enqueue(lambda: ctypes.memmove(to, source, nbytes))
+        if not self.keep(self.copy, to, source, nbytes):
+            ctypes.memmove(to, source, nbytes)
 
     def fill(self, address: int, byte: int, nbytes: int) -> None:
         """Sets every byte."""
         self._arena.require(address, nbytes, "fill")
-        self._enqueue(lambda: ctypes.memset(address, byte, nbytes))
+        if not self.keep(self.fill, address, byte, nbytes):
+            ctypes.memset(address, byte, nbytes)
 
     def check_memory(self) -> None:
         """Looks at the fences around all blocks that live, and at what was found around those that were freed.
@@ -125,7 +123,7 @@ class CudaOnCpu:
         library = self._libraries.get(path)
         if library is None:
             library = self._libraries[path] = open_library(path)
-        self._kernels.append(Kernel(name, library, names.index(name)))
+        self._kernels.append(kernel_of(library, names.index(name), name))
         return len(self._kernels) - 1
 
     def load(self, image: bytes, name: str, shared: int) -> int:
@@ -140,67 +138,23 @@ class CudaOnCpu:
         """Runs a kernel to its end.
 
         Raises:
-            KernelError: the launch is out of a device's limits, or the kernel deadlocks, traps, touches memory that is
-                not there or overruns its dynamic shared memory; the message tells block and threads.
+            KernelError: the launch is out of a device's limits, its parameters are not the kernel's, or the kernel
+                deadlocks, traps, touches memory that is not there or overruns its dynamic shared memory; the message
+                tells block and threads.
         """
         kernel = self._kernels[function]
         require_limits(kernel.name, grid, block, shared)
-        if function not in self._checked:
-            self._checked.add(function)
-            require_sizes(kernel, sizes_at(params))
+        require_parameters(kernel, params)
+        if self.keep(self.launch, function, grid, block, shared, params=params):
+            return
         launched = Launched(kernel.name, (grid[0], grid[1], grid[2]), (block[0], block[1], block[2]), shared)
-        if self._capturing is None:
-            self._run(kernel, launched, params)
-        else:
-            kept = Parameters(kernel, params)
-            self._enqueue(lambda: self._run(kernel, launched, kept.address))
-
-    def _run(self, kernel: Kernel, launched: Launched, params: int) -> None:
         self.launches.append(launched)
         run(kernel, launched, self._order, params)
 
     def synchronize(self) -> None:
         """Counts; a launch has ended when it returns."""
-        self._refuse_in_capture("waits")
+        self.refuse("synchronize")
         self.synchronizations += 1
-
-    # ------------------------------------------------------------ events and graphs
-    def event(self) -> Event:
-        """A moment, which has come when this returns."""
-        return Event(self.synchronize)
-
-    def pinned(self, nbytes: int) -> np.ndarray[Any, Any]:
-        """Memory like any other."""
-        return np.full(nbytes, POISON, np.uint8)
-
-    def write_ahead(self, address: int, array: np.ndarray[Any, Any]) -> Event:
-        """Writes at once."""
-        self.write(address, array)
-        return self.event()
-
-    def capture(self, enqueue: Callable[[], None]) -> Graph:
-        """Notes what is launched, copied and filled, with the values of the parameters as they are now.
-
-        Raises:
-            KernelError: it reads, writes from the host, waits or captures.
-        """
-        self._refuse_in_capture("captures")
-        self._capturing = graph = Graph()
-        try:
-            enqueue()
-        finally:
-            self._capturing = None
-        return graph
-
-    def _enqueue(self, work: Callable[[], Any]) -> None:
-        if self._capturing is None:
-            work()
-        else:
-            self._capturing.work.append(work)
-
-    def _refuse_in_capture(self, what: str) -> None:
-        if self._capturing is not None:
-            raise KernelError(f"capture: expected launches, copies and fills only; it {what}.")
 
 
 def _host_bytes(what: str, array: np.ndarray[Any, Any]) -> int:

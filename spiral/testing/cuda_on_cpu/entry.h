@@ -9,10 +9,15 @@ template <int... I> struct CountTo<0, I...> { typedef Indices<I...> type; };
 template <class T> struct Value { typedef T type; };
 template <class T> struct Value<const T> { typedef T type; };
 
+struct Parameter {
+  int bytes;    // -1: there are no more
+  int padding;  // that it may have at its end, at most
+};
+
 template <auto kernel> struct Entry;
 template <class... P, void (*kernel)(P...)>
 struct Entry<kernel> {
-  static constexpr int parameters[] = {(int)sizeof(P)..., -1};
+  static constexpr Parameter parameters[] = {{sizeof(P), __is_class(P) ? alignof(P) - 1 : 0}..., {-1, 0}};
   static void call(void** params) { call_with(params, typename CountTo<sizeof...(P)>::type()); }
   template <int... I>
   static void call_with(void** params, Indices<I...>) { kernel(*(typename Value<P>::type*)params[I]...); }
@@ -21,6 +26,6 @@ struct Entry<kernel> {
 struct Kernel {
   const char* name;
   void (*call)(void** params);
-  const int* parameters;  // bytes of each, then -1
+  const Parameter* parameters;
 };
 }  // namespace spiral_cpu

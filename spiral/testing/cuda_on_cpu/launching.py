@@ -10,11 +10,12 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from spiral.errors import ArgumentError, KernelError
+from spiral.gpu.params import sizes_at
 
 MAX_THREADS = 1024
 SHARED_MEMORY = 227 << 10  # what a block of an sm_90 device may ask for
@@ -44,6 +45,13 @@ class Kernel(NamedTuple):
     name: str
     library: ctypes.CDLL
     number: int
+    parameters: tuple[tuple[int, int], ...]  # bytes of each, and how many of them may be padding at its end
+
+
+class _Parameter(ctypes.Structure):
+    """``Parameter`` of entry.h."""
+
+    _fields_ = [("bytes", ctypes.c_int), ("padding", ctypes.c_int)]
 
 
 class _Launch(ctypes.Structure):
@@ -80,8 +88,32 @@ def open_library(path: os.PathLike[str]) -> ctypes.CDLL:
     """A shared object of kernels."""
     library = ctypes.CDLL(os.fspath(path))
     library.spiral_launch.argtypes = [ctypes.c_int, ctypes.POINTER(_Launch), ctypes.c_void_p]
-    library.spiral_parameters.restype = ctypes.POINTER(ctypes.c_int)
+    library.spiral_parameters.restype = ctypes.POINTER(_Parameter)
     return library
+
+
+def kernel_of(library: ctypes.CDLL, number: int, name: str) -> Kernel:
+    """One of a shared object's kernels, by its number there."""
+    declared = itertools.takewhile(lambda p: p.bytes >= 0, library.spiral_parameters(number))
+    return Kernel(name, library, number, tuple([(p.bytes, p.padding) for p in declared]))
+
+
+def require_parameters(kernel: Kernel, params: int) -> None:
+    """Refuses parameters that were packed with other sizes than the kernel's have: a device would read what is there.
+
+    Raises:
+        KernelError: their number or a size differs.
+    """
+    try:
+        packed = sizes_at(params)
+    except KeyError:  # not of `Params`
+        return
+    expected = [size for size, _ in kernel.parameters]
+    alike = len(packed) == len(expected) and all(
+        size - padding <= given <= size for given, (size, padding) in zip(packed, kernel.parameters, strict=True)
+    )
+    if not alike:
+        raise KernelError(f"{kernel.name}: expected parameters of {expected} bytes; received {list(packed)}.")
 
 
 def require_limits(name: str, grid: Sequence[int], block: Sequence[int], shared: int) -> None:
@@ -116,40 +148,6 @@ def parse_order(text: str) -> tuple[int, int]:
             f"order (SPIRAL_CUDA_ORDER): expected forward, reverse or shuffle:<seed>; received {text!r}."
         )
     return _ORDERS.index(name), int(seed or 0) & 0xFFFFFFFF
-
-
-def sizes_of(kernel: Kernel) -> tuple[int, ...]:
-    """Bytes of each parameter, as the compiler knows them."""
-    return tuple(itertools.takewhile(lambda n: n >= 0, kernel.library.spiral_parameters(kernel.number)))
-
-
-def require_sizes(kernel: Kernel, given: tuple[int, ...] | None) -> None:
-    """Refuses parameters that were packed with other sizes than the kernel takes; None: by somebody else.
-
-    Raises:
-        KernelError: they were.
-    """
-    taken = sizes_of(kernel)
-    if given is not None and given != taken:
-        raise KernelError(f"{kernel.name}: takes parameters of {taken} bytes; the launcher's formats have {given}.")
-
-
-class Parameters:
-    """A copy of a launch's parameters."""
-
-    def __init__(self, kernel: Kernel, params: int) -> None:
-        sizes = sizes_of(kernel)
-        given = (ctypes.c_void_p * len(sizes)).from_address(params)
-        self._values = [_aligned_copy(p or 0, n) for p, n in zip(given, sizes, strict=True)]
-        self._pointers = (ctypes.c_void_p * max(1, len(sizes)))(*[v.ctypes.data for v in self._values])
-        self.address = ctypes.addressof(self._pointers)
-
-
-def _aligned_copy(address: int, nbytes: int) -> np.ndarray[Any, Any]:
-    room = np.empty(nbytes + 15, np.uint8)
-    copy = room[-room.ctypes.data % 16 :][:nbytes]
-    ctypes.memmove(copy.ctypes.data, address, nbytes)
-    return copy
 
 
 class _Scratch:

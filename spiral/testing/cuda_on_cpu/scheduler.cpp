@@ -172,8 +172,7 @@ static void run_grid() {
 }
 }  // namespace spiral_cpu
 
-// Bytes of each parameter of a kernel, then -1.
-extern "C" __attribute__((visibility("default"))) const int* spiral_parameters(int kernel) {
+extern "C" __attribute__((visibility("default"))) const spiral_cpu::Parameter* spiral_parameters(int kernel) {
   return spiral_kernels[kernel].parameters;
 }
 
