@@ -26,11 +26,17 @@ $(DEMO): pyproject.toml setup.py $(wildcard kernels/cpu/* kernels/common/*)
 demo: $(DEMO)
 	$(BIN)/spiral demo
 
+# devices that choose themselves once per process: an OpenCL device made of the processor, and one without shared memory
+OTHER_DEVICES := SPIRAL_OPENCL=1 SPIRAL_ISLAND=1 SPIRAL_REQUIRE_NATIVE=1 SPIRAL_NUM_THREADS=1 \
+	$(BIN)/python -m pytest -q tests/on_opencl tests/on_island
+
 test: $(STAMP) lint
 	SPIRAL_REQUIRE_NATIVE=1 SPIRAL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not slow and not gpu" tests
+	$(OTHER_DEVICES)
 
 test-all: $(STAMP) lint
 	SPIRAL_REQUIRE_NATIVE=1 SPIRAL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not gpu" tests
+	$(OTHER_DEVICES)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -416,7 +416,7 @@ class Tensor(TensorCore):
         device = as_device(target)
         if device is self.device or dispatch.shapes_only():
             return self
-        return transfer(self, device)
+        return transfer(self, device)  # type: ignore[no-any-return]
 
     def to_device(self, device: Any, /, *, stream: Any = None) -> Tensor:
         """This tensor on another device (array API spelling of `to`)."""

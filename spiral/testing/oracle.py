@@ -110,8 +110,9 @@ def _close(op: Op, what: str, got: Any, want: Any, dtype: DType, factor: float =
     if got.shape != want.shape:
         raise AssertionError(f"{op.name}: {what} has shape {got.shape}, expected {want.shape}")
     floating = dtype.kind == "float"
-    limit = float(ml_dtypes.finfo(dtype.numpy).max) if floating else np.inf
-    least = max(1e-37, float(ml_dtypes.finfo(dtype.numpy).smallest_subnormal)) if floating else 0.0
+    facts: Any = ml_dtypes.finfo(dtype.numpy) if floating else None  # type: ignore[no-untyped-call]
+    limit = float(facts.max) if floating else np.inf
+    least = max(1e-37, float(facts.smallest_subnormal)) if floating else 0.0
     with np.errstate(invalid="ignore"):
         want = np.where(np.abs(want) > limit, np.copysign(np.inf, want), want)
         finite = np.isfinite(want)
@@ -164,14 +165,14 @@ def check_on_device(
     """
     ran = Ran()
     where = as_device(device)
-    for inputs, attrs in samples_of(op):
-        arrange = ["sampled" if i in op.mutated and op.name != "copy_" else layout for i in range(len(inputs))]
-        tensors = tuple(to_tensor(x, dtype, where, how) for x, how in zip(inputs, arrange, strict=True))
-        if not _takes(op, tensors, attrs, dtype):
-            continue
-        with sp.prefer(backend), poisoned(where):
+    with sp.prefer(backend), poisoned(where):
+        for inputs, attrs in samples_of(op):
+            arrange = ["sampled" if i in op.mutated and op.name != "copy_" else layout for i in range(len(inputs))]
+            tensors = tuple(to_tensor(x, dtype, where, how) for x, how in zip(inputs, arrange, strict=True))
+            if not _takes(op, tensors, attrs, dtype):
+                continue
             options = dict(zip((a.name for a in op.attrs), attrs, strict=True))
-            chosen = explain(op.name, *tensors, **options).chosen.backend
+            chosen = next((row.backend for row in explain(op.name, *tensors, **options) if row.chosen), "none")
             if chosen != backend and not others:
                 continue
             try:
@@ -180,8 +181,8 @@ def check_on_device(
                 check_refusal(op, where, error)
                 ran.refused += 1
                 continue
-        ran.own += chosen == backend
-        ran.others += chosen != backend
+            ran.own += chosen == backend
+            ran.others += chosen != backend
     return ran
 
 
