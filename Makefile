@@ -27,14 +27,15 @@ $(DEMO): pyproject.toml setup.py $(wildcard kernels/cpu/* kernels/common/*)
 demo: $(DEMO)
 	$(BIN)/spiral demo
 
-# the GPU backends choose their device once per process: their tests run in processes of their own, on the processor
+# devices are chosen once per process: tests of GPU backends run in processes of their own, on the processor, as do those
+# of an OpenCL device made of the processor and of one without shared memory
 PYTEST := SPIRAL_REQUIRE_NATIVE=1 SPIRAL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q
 
 define run-tests
 	$(PYTEST) -m $(1) tests
 	SPIRAL_GPU=processor $(PYTEST) -m $(1) tests/on_cuda
 	SPIRAL_GPU=interpreter TRITON_INTERPRET=1 $(PYTEST) -m $(1) tests/on_triton
-	SPIRAL_OPENCL=1 $(PYTEST) -m $(1) tests/on_opencl
+	SPIRAL_OPENCL=1 SPIRAL_ISLAND=1 $(PYTEST) -m $(1) tests/on_opencl tests/on_island
 endef
 
 test: $(STAMP) lint

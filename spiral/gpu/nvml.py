@@ -28,7 +28,7 @@ def readings(uuid_or_index: str | int) -> dict[str, Any] | Unavailable:
         find = pynvml.nvmlDeviceGetHandleByUUID if isinstance(uuid_or_index, str) else pynvml.nvmlDeviceGetHandleByIndex
         handle = find(uuid_or_index)
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        found = {"memory used": int(memory.used), "memory": int(memory.total)}
+        found: dict[str, Any] = {"memory used": int(memory.used), "memory": int(memory.total)}
         try:
             found["load %"] = int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
         except pynvml.NVMLError as error:  # virtual devices have none

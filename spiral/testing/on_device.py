@@ -319,9 +319,9 @@ def check_randomness(device: str) -> None:
         sp.random.manual_seed(11)
         want = values(make((5, 33)))
         sp.random.manual_seed(11)
-        got = make((5, 33), device=device)
-        assert str(got.device) == str(as_device(device))
-        same_bits(values(got), want, make.__name__)
+        drawn = make((5, 33), device=device)
+        assert str(drawn.device) == str(as_device(device))
+        same_bits(values(drawn), want, make.__name__)
     x = _numbers(7, 129)
     for p in (0.0, 0.25, 0.5, 1.0):
         outs = []
