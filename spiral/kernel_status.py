@@ -57,7 +57,12 @@ def _of_op(name: str, device: Device, dtype: DType) -> Iterator[KernelStatus]:
     if op.undispatched is not None:
         yield KernelStatus(name, "core", (), "chosen")
     elif op.decompose is not None:
-        yield KernelStatus(name, "decomposition", (), ("chosen for the rest" if guarded else "chosen") if open_ended else "lower priority")
+        yield KernelStatus(
+            name,
+            "decomposition",
+            (),
+            ("chosen for the rest" if guarded else "chosen") if open_ended else "lower priority",
+        )
     elif open_ended and not found:
         yield KernelStatus(name, "none", (), f"no backend has a kernel for it on {device}")
 

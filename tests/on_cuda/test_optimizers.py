@@ -122,7 +122,9 @@ def test_memory_that_comes_back_with_another_type_is_another_table():
         assert x.tolist() == [1.0] * 64
 
 
-@pytest.mark.parametrize("first, second", [(sp.bfloat16, sp.float32), (sp.float16, sp.float32), (sp.float32, sp.float64)])
+@pytest.mark.parametrize(
+    "first, second", [(sp.bfloat16, sp.float32), (sp.float16, sp.float32), (sp.float32, sp.float64)]
+)
 def test_parameters_and_state_of_different_types(first, second):
     rng = np.random.default_rng(0)
     p, g, m = (rng.standard_normal((3, 700)).astype(np.float32) for _ in range(3))
