@@ -54,15 +54,11 @@ def _of_op(name: str, device: Device, dtype: DType) -> Iterator[KernelStatus]:
         guarded |= bool(guard) and reason is None
         yield KernelStatus(name, backend, tuple(d.name for d in kernel.cap.dtypes), status, guard)
         open_ended &= not (reason is None and kernel.cap.where is None)
+    left = "chosen for the rest" if guarded else "chosen"
     if op.undispatched is not None:
         yield KernelStatus(name, "core", (), "chosen")
     elif op.decompose is not None:
-        yield KernelStatus(
-            name,
-            "decomposition",
-            (),
-            ("chosen for the rest" if guarded else "chosen") if open_ended else "lower priority",
-        )
+        yield KernelStatus(name, "decomposition", (), left if open_ended else "lower priority")
     elif open_ended and not found:
         yield KernelStatus(name, "none", (), f"no backend has a kernel for it on {device}")
 

@@ -332,9 +332,9 @@ def check_randomness(device: str) -> None:
             y.sum().backward()
             assert t.grad is not None
             outs.append((values(y), values(t.grad)))
-        for drawn, wanted, what in zip(outs[1], outs[0], ("", " gradient"), strict=True):
-            same_bits(drawn == 0.0, wanted == 0.0, f"dropout {p}{what}: which are dropped")
-            close(drawn, wanted, f"dropout {p}{what}", 1e-6)
+        for kept, wanted, what in zip(outs[1], outs[0], ("", " gradient"), strict=True):
+            same_bits(kept == 0.0, wanted == 0.0, f"dropout {p}{what}: which are dropped")
+            close(kept, wanted, f"dropout {p}{what}", 1e-6)
 
 
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
