@@ -113,14 +113,14 @@ def triton_digest(file: str) -> str:
     return digest(seen)
 
 
-def compile_triton(kernels: list[Any], arch: str) -> Iterator[tuple[str, Resources]]:
-    """Compiles both variants of kernels; gives name and what it takes."""
-    from spiral.backends.triton import adapter
-
+def compile_triton(
+    kernels: list[Any], arch: str, variants: tuple[bool, ...] = (True, False)
+) -> Iterator[tuple[str, Resources]]:
+    """Compiles variants of kernels (aligned or not); gives name and what it takes."""
     for kernel in kernels:
-        for aligned in (True, False) if kernel.divisible else (False,):
+        for aligned in variants if kernel.divisible else (False,):
             made = kernel.compile(int(arch[3:]), aligned)
-            registers, spilled = adapter.resources(made.cubin)
+            ((registers, spilled, _),) = resources_of(made.cubin).values()
             yield f"{kernel.name}{' aligned' if aligned else ''}", (registers, spilled, made.shared)
 
 
