@@ -6,6 +6,7 @@ dispatcher knows about a kernel is its `Cap`, which is data: the same data expla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -133,6 +134,44 @@ class Memory(Protocol):
     # `spiral.memory`; from_host_ahead(array) -> buffer, which copies beside the device's other work.
 
 
+class UnifiedMemory:
+    """Memory that the host and the device share: buffers are NumPy arrays over it.
+
+    Args:
+        allocate: ``allocate(nbytes)`` gives at least that many bytes of it, aligned for any dtype, as anything with
+            Python's buffer interface, such as a uint8 array. Asked for at least one byte; the bytes are returned when
+            the object dies.
+
+    A kernel of such a device returns when its results can be read.
+    """
+
+    unified = True
+
+    def __init__(self, allocate: Callable[[int], Any]) -> None:
+        self.allocate = allocate
+
+    def empty(self, spec: Spec) -> np.ndarray[Any, Any]:
+        """A buffer of a tensor's shape and dtype, in the order of axes that its spec prefers."""
+        if spec.order is None:
+            return self._array(spec.shape, spec.dtype.numpy)
+        stored = self._array(tuple(spec.shape[i] for i in spec.order), spec.dtype.numpy)
+        return stored.transpose(np.argsort(spec.order))
+
+    def from_host(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """A buffer of its own with the values of an array, in C order."""
+        new = self._array(array.shape, array.dtype)
+        new[...] = array
+        return new
+
+    def to_host(self, buffer: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """An array of its own with the values of a buffer, in C order."""
+        return np.array(buffer, order="C", copy=True)
+
+    def _array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        block = self.allocate(max(1, math.prod(shape) * dtype.itemsize))
+        return np.ndarray(shape, dtype, block)
+
+
 @dataclass(frozen=True)
 class DeviceInfo:
     """A device that a backend has found.
@@ -202,12 +241,15 @@ class GeneralBackend(Protocol):
         """Kernels for an op as it is declared now; asked instead of the table of `Backend.kernels`."""
 
 
-def oracle_of(op: str) -> tuple[Callable[..., Any], bool, bool] | None:
-    """An op's oracle, whether it overwrites its inputs, whether it only makes views; None: it has no oracle."""
+def oracle_of(op: str) -> tuple[Callable[..., Any], bool, bool, bool] | None:
+    """An op's oracle, whether it overwrites its inputs, only makes views, and is slower than the op's decomposition.
+
+    None: it has no oracle.
+    """
     from spiral.op import OPS
 
     o = OPS[op]
-    return None if o.oracle is None else (o.oracle, bool(o.mutates), o.view)
+    return None if o.oracle is None else (o.oracle, bool(o.mutates), o.view, o.fused)
 
 
 def declared_ops() -> tuple[str, ...]:
@@ -216,5 +258,8 @@ def declared_ops() -> tuple[str, ...]:
 
     return tuple(OPS)
 
+
+DECOMPOSITION_PRIORITY = -10
+"""Where an op's decomposition stands among its kernels: behind every backend's but those of lower priority still."""
 
 ANY: Cap = Cap(dtypes=FLOATS, integers=tuple(d for d in ALL if d.kind != "float"), scalars=True)

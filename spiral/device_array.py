@@ -7,6 +7,7 @@ and refuses what would need them. Any backend whose memory the host cannot reach
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +24,10 @@ class Block(Protocol):
 
 
 class DeviceMemory(Protocol):
-    """What moves bytes between the host and a device."""
+    """What moves bytes between the host and a device that have no memory in common, in the order of the calls.
+
+    A kernel finds it as ``array.memory``.
+    """
 
     def allocate(self, nbytes: int) -> Block:
         """Memory of at least ``nbytes`` bytes, contents undefined."""
@@ -33,6 +37,17 @@ class DeviceMemory(Protocol):
 
     def read(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """Copies device memory into a C-contiguous host array, and waits for it."""
+
+    def copy(self, to: int, source: int, nbytes: int) -> None:
+        """Copies within the device."""
+
+
+_checks: dict[int, Callable[[], None]] = {}  # by id of the memory, which the check keeps alive
+
+
+def check_before_reading(memory: Any, check: Callable[[], None]) -> None:
+    """Has values of a memory read only after a check, which may raise what went wrong before; it holds the memory."""
+    _checks[id(memory)] = check
 
 
 def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -131,6 +146,9 @@ class DeviceArray:
 
     def to_host(self) -> np.ndarray[Any, Any]:
         """The values as a NumPy array; waits for the device."""
+        check = _checks.get(id(self.memory))
+        if check is not None:
+            check()
         if self.contiguous:
             out = np.empty(self.shape, self.dtype)
             if self.size:
@@ -206,3 +224,30 @@ class DeviceArray:
 
     def __repr__(self) -> str:
         return f"<DeviceArray {self.dtype}{list(self.shape)} at {self.address:#x}>"
+
+
+class SeparateMemory:
+    """The `spiral.backend.Memory` of a device that shares none with the host: buffers are `DeviceArray`.
+
+    Args:
+        driver: what allocates there and moves bytes.
+    """
+
+    unified = False
+
+    driver: Any
+
+    def __init__(self, driver: DeviceMemory) -> None:
+        self.driver = driver
+
+    def empty(self, spec: Spec) -> DeviceArray:
+        """A dense buffer, in C order whatever order the spec prefers."""
+        return DeviceArray.of_spec(self.driver, spec)
+
+    def from_host(self, array: np.ndarray[Any, Any]) -> DeviceArray:
+        """A dense buffer of its own with the values of a NumPy array."""
+        return DeviceArray.from_host(self.driver, array)
+
+    def to_host(self, buffer: DeviceArray) -> np.ndarray[Any, Any]:
+        """A NumPy array of its own with the values of a buffer; waits for the device."""
+        return buffer.to_host()

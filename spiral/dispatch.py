@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from spiral import autograd, backends_registry, observation
-from spiral.backend import Kernel, Spec, static_reason
+from spiral.backend import DECOMPOSITION_PRIORITY, Kernel, Spec, static_reason
 from spiral.borrowed import kernels_of_core
 from spiral.device import Device, by_code, cpu
 from spiral.dtype import ALL
@@ -45,6 +45,7 @@ from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, TensorCore, make_key, wra
 # keys of inputs that are not tensors; dtype codes end at 12
 KEY_NONE, KEY_BOOL, KEY_INT, KEY_FLOAT = -1, -2, -3, -4
 _SCALAR_KEYS = {type(None): KEY_NONE, bool: KEY_BOOL, int: KEY_INT, float: KEY_FLOAT}
+DECOMPOSITION = "decomposition"
 
 
 class Policy:
@@ -169,12 +170,12 @@ def call_meta(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> tuple[Sp
 
 def _candidates(
     op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], pol: Policy, probe_guards: bool
-) -> list[tuple[str, Kernel, str | None]]:
-    """Every kernel for the op on the device with its reason, best first."""
+) -> list[tuple[str, Kernel | None, str | None]]:
+    """Every kernel for the op on the device, and its decomposition (None), with its reason, best first."""
     device = device_of(op, args)
     dtypes = {t.dtype for t in _specs(args)}
     scalar = any(isinstance(a, (bool, int, float)) for a in args)
-    rows = []
+    rows: list[tuple[int, int, str, Kernel | None, str | None]] = []
     found = [(b.name, b.priority, k) for b, k in backends_registry.kernels_for(op.name, device.type)]
     for name, priority, kernel in (*found, *kernels_of_core(op, device, _run_on_cpu)):
         reason = static_reason(kernel, dtypes, scalar, pol.deterministic, device.facts)
@@ -183,6 +184,9 @@ def _candidates(
             reason = kernel.cap.where_text or "its guard refuses these shapes or attributes"
         preferred = pol.prefer.index(name) if name in pol.prefer else len(pol.prefer)
         rows.append((preferred, -(priority + kernel.cap.priority), name, kernel, reason))
+    if op.decompose is not None:
+        forbidden = "SPIRAL_FALLBACK=error forbids it" if pol.fallback == "error" else None
+        rows.append((len(pol.prefer), -DECOMPOSITION_PRIORITY, DECOMPOSITION, None, forbidden))
     rows.sort(key=lambda r: r[:3])
     return [(name, kernel, reason) for _, _, name, kernel, reason in rows]
 
@@ -228,41 +232,38 @@ def bind(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], pol: Policy) -> 
     for name, kernel, reason in rows:
         if reason is not None:
             continue
-        if not out_keys:
-            specs = call_meta(op, args, attrs)
-            out_keys = tuple(make_key(device, s.dtype) for s in specs)
-        dtypes = tuple(ALL[k & DTYPE_MASK] for k in out_keys)
-        fn = kernel.bind(kernel.fn, dtypes) if kernel.bind is not None else kernel.fn
-        entry = Entry(name, kernel, fn, out_keys, device)
+        if kernel is None:
+            if pol.fallback == "warn":
+                backends_registry.warn_once(f"{op.name}: runs as its decomposition\n{_table(rows)}")
+            entry = Entry(DECOMPOSITION, None, None, ())
+        else:
+            if not out_keys:
+                specs = call_meta(op, args, attrs)
+                out_keys = tuple(make_key(device, s.dtype) for s in specs)
+            dtypes = tuple(ALL[k & DTYPE_MASK] for k in out_keys)
+            fn = kernel.bind(kernel.fn, dtypes) if kernel.bind is not None else kernel.fn
+            entry = Entry(name, kernel, fn, out_keys, device)
         if last is None:
             first = entry
         else:
             last.next = entry
         last = entry
-        if kernel.cap.where is None:
-            assert first is not None
-            return first
-    if op.decompose is not None and not (first is not None and pol.fallback == "error"):
-        if pol.fallback == "error":
-            raise CapabilityError(
-                f"{op.name}: no kernel can run and SPIRAL_FALLBACK=error forbids its decomposition.\n" + _table(rows)
-            )
-        if pol.fallback == "warn":
-            backends_registry.warn_once(f"{op.name}: runs as its decomposition\n{_table(rows)}")
-        entry = Entry("decomposition", None, None, ())
-        if last is None or first is None:
-            return entry
-        last.next = entry
-        return first
+        if kernel is None or kernel.cap.where is None:
+            break
     if first is not None:
         return first
+    if op.decompose is not None:
+        raise CapabilityError(
+            f"{op.name}: no kernel can run and SPIRAL_FALLBACK=error forbids its decomposition.\n" + _table(rows)
+        )
     raise CapabilityError(f"{op.name}: no backend can run it on {device}.\n" + _table(rows))
 
 
-def _table(rows: list[tuple[str, Kernel, str | None]]) -> str:
-    if not rows:
+def _table(rows: list[tuple[str, Kernel | None, str | None]]) -> str:
+    kernels = [(name, reason) for name, kernel, reason in rows if kernel is not None]
+    if not kernels:
         return "  (no backend has a kernel for it)"
-    return "\n".join(f"  {name}: {reason or 'can run'}" for name, _, reason in rows)
+    return "\n".join(f"  {name}: {reason or 'can run'}" for name, reason in kernels)
 
 
 # ---------------------------------------------------------------- calling
@@ -428,7 +429,15 @@ class Explanation:
 
     @property
     def chosen(self) -> Candidate:
-        return next(r for r in self.rows if r.chosen)
+        """The row of what runs.
+
+        Raises:
+            CapabilityError: nothing can; the message lists the candidates with their reasons.
+        """
+        for row in self.rows:
+            if row.chosen:
+                return row
+        raise CapabilityError(f"{self.op.name}: no backend can run it.\n{self}")
 
     def __str__(self) -> str:
         lines = [f"{self.op.name}({self.args})"]
@@ -466,9 +475,8 @@ def explain(name: str, /, *args: Any, **attrs: Any) -> Explanation:
     for backend, kernel, reason in _candidates(op, full, given, pol, probe_guards=True):
         pick = reason is None and not chosen
         chosen |= pick
-        rows.append(Candidate(backend, getattr(kernel.fn, "__name__", kernel.op), reason, pick))
-    if op.decompose is not None:
-        rows.append(Candidate("decomposition", op.name, None, not chosen))
+        shown = op.name if kernel is None else getattr(kernel.fn, "__name__", kernel.op)
+        rows.append(Candidate(backend, shown, reason, pick))
     if not rows:
         rows.append(Candidate("none", op.name, "no backend has a kernel for it", True))
     return Explanation(op, ", ".join(map(_shown, args)), rows)

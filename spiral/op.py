@@ -76,6 +76,7 @@ class Op:
         self.constants: tuple[str, ...] = getattr(cls, "constants", ())  # inputs without a gradient
         self.view: bool = getattr(cls, "view", False)  # results share memory: no arithmetic
         self.dynamic: bool = getattr(cls, "dynamic", False)  # shapes depend on values; meta gives the largest
+        self.fused: bool = getattr(cls, "fused", False)  # made of ops that are faster than its oracle: decomposes first
         self.internal: bool = getattr(cls, "internal", False)
         self.undispatched: Callable[..., Any] | None = getattr(cls, "call", None)  # runs it instead of a kernel
         self.many_outputs = any(o.name.startswith("*") for o in self.outputs)

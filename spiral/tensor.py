@@ -17,12 +17,13 @@ from spiral import autograd, dispatch, dlpack
 from spiral.abstract import NoValues
 from spiral.autograd import Leaf
 from spiral.device import Device, as_device, cpu
+from spiral.device_array import DeviceArray
 from spiral.dtype import ALL, DType, as_dtype, bool_, float64, int64
 from spiral.errors import ArgumentError, AutogradError, DeviceError, DTypeError, IndexingError, ShapeError
 from spiral.op import OPS, F
 from spiral.placement import copied, host_copy, to_host
 from spiral.storage import copy_array, owns
-from spiral.tensor_core import DTYPE_MASK, TensorCore, make_key, set_tensor_type, wrap
+from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, TensorCore, make_key, set_tensor_type, wrap
 from spiral.transfer import transfer
 
 _NUMBERS = (bool, int, float)
@@ -39,14 +40,14 @@ def from_numpy(a: np.ndarray[Any, Any], *, copy: bool) -> Tensor:
     return t
 
 
-def _operand(x: Any) -> Any:
-    """A right-hand side that an operator can use, or NotImplemented."""
+def _operand(x: Any, beside: Any) -> Any:
+    """What an operator can use of the value beside a tensor, or NotImplemented; a NumPy number goes to its device."""
     if isinstance(x, (TensorCore, *_NUMBERS)):
         return x
     if isinstance(x, np.ndarray):
         return from_numpy(x, copy=True)
     if isinstance(x, np.generic):
-        return from_numpy(np.asarray(x), copy=True)
+        return from_numpy(np.asarray(x), copy=True).to(beside.device)
     return NotImplemented
 
 
@@ -60,11 +61,11 @@ def _binary(name: str) -> tuple[Callable[[Tensor, Any], Tensor], Callable[[Tenso
         # the common operands first: isinstance against a tuple costs 60 ns
         if type(other) is Tensor or type(other) is float or type(other) is int:
             return run(self, other)
-        other = _operand(other)
+        other = _operand(other, self)
         return other if other is NotImplemented else run(self, other)
 
     def reflected(self: Any, other: Any, /) -> Any:
-        other = _operand(other)
+        other = _operand(other, self)
         return other if other is NotImplemented else getattr(F, name)(other, self)
 
     forward.__doc__ = reflected.__doc__ = f"See `spiral.{name}`."
@@ -211,12 +212,14 @@ class Tensor(TensorCore):
                     return wrap(self._a[(*index, ...)] if Ellipsis not in index else self._a[index], self._key)  # type: ignore[no-any-return]
                 except IndexError as error:
                     raise IndexingError(f"index: {error} (shape {self.shape}).") from None
+        if len(index) == 1 and _stays_on_device(self, index[0]):
+            return F.take(self, index[0], axis=0)  # type: ignore[no-any-return]
         return F.getitem(self, index=tuple([_index(i) for i in index]))  # type: ignore[no-any-return]
 
     def __setitem__(self, index: Any, value: Any, /) -> None:
         if not isinstance(index, tuple):
             index = (index,)
-        value = _operand(value)
+        value = _operand(value, self)
         if value is NotImplemented:
             raise DTypeError("item assignment: the value must be a tensor, a NumPy array or a Python number.")
         index = tuple([_index(i) for i in index])
@@ -334,8 +337,8 @@ class Tensor(TensorCore):
         if not isinstance(source, TensorCore):
             from spiral.creation import asarray
 
-            source = asarray(source)
-        F.copy_(self.detach(), source.detach().to(self.device))
+            source = asarray(source, device=self.device)  # an array has no device yet
+        F.copy_(self.detach(), source.detach())
         return self
 
     # ------------------------------------------------------------ conversions
@@ -522,6 +525,17 @@ _TORCH_SPELLINGS = {
     "masked_fill": "write spiral.where(mask, value, x)",
     "retain_grad": "write x.register_hook(seen.append) to see a result's gradient",
 }
+
+
+def _stays_on_device(x: Tensor, i: Any) -> bool:
+    """Whether an index is an integer tensor beside x on a device: the host need not wait for its values."""
+    return (
+        isinstance(i, TensorCore)
+        and i._key >> DTYPE_BITS == x._key >> DTYPE_BITS
+        and i.dtype.kind in ("int", "uint")
+        and isinstance(i._a, DeviceArray)
+        and x.ndim > 0
+    )
 
 
 def _index(i: Any) -> Any:

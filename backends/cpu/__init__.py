@@ -32,7 +32,7 @@ def _last_axis(x: Any, *rest: Any) -> bool:
 LAST_AXIS = Cap(dtypes=(float32,), where=_last_axis, where_text="takes the last axis only")
 
 
-def _same_shape(a: Any, b: Any) -> bool:
+def _same_shape(a: Any, b: Any, *attrs: Any) -> bool:
     return bool(a.shape == b.shape)
 
 
@@ -129,6 +129,12 @@ def _launchers(n: Any) -> dict[str, Callable[..., Any]]:
     def gelu_grad(g: Any, x: Any, approximate: str, dx: Any) -> None:
         n.gelu_grad(g, x, approximate == "tanh", dx)
 
+    def geglu(a: Any, b: Any, approximate: str, y: Any) -> None:
+        n.geglu(a, b, approximate == "tanh", y)
+
+    def geglu_grad(g: Any, a: Any, b: Any, approximate: str, da: Any, db: Any) -> None:
+        n.geglu_grad(g, a, b, approximate == "tanh", da, db)
+
     def attention(q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool, window: int, y: Any, lse: Any) -> None:
         n.attention(q, k, v, mask, causal, window, scale, y, lse)
 
@@ -191,14 +197,15 @@ _DIRECT: dict[str, Cap] = {
 }  # fmt: skip
 _SAME3 = Cap(
     dtypes=(float32,),
-    where=lambda g, a, b: a.shape == b.shape,
+    where=lambda g, a, b, *attrs: a.shape == b.shape,
     where_text="takes operands of one shape",
 )
 _LAUNCHED: dict[str, Cap] = {
     "sum": F32, "mean": F32, "max": F32, "min": F32, "linear": F32, "linear_grad": F32,
     "softmax": LAST_AXIS, "softmax_grad": LAST_AXIS, "log_softmax": LAST_AXIS, "log_softmax_grad": LAST_AXIS,
     "layer_norm_grad": F32, "cross_entropy": WITH_INDEX, "cross_entropy_grad": WITH_INDEX,
-    "embedding_grad": WITH_INDEX, "gelu": F32, "gelu_grad": F32, "attention": F32, "attention_grad": F32,
+    "embedding_grad": WITH_INDEX, "gelu": F32, "gelu_grad": F32, "geglu": SAME_SHAPE, "geglu_grad": _SAME3,
+    "attention": F32, "attention_grad": F32,
     "conv2d": F32, "conv2d_grad": F32, "max_pool2d": WITH_POSITION, "max_pool2d_grad": WITH_POSITION,
     "avg_pool2d": F32, "avg_pool2d_grad": F32,
     "dropout": F32, "sgd": F32, "grad_norm": F32, "concat": ONE_DTYPE,

@@ -7,12 +7,16 @@ at hand, and as the second opinion in tests.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from spiral.backend import ANY, DeviceInfo, Kernel, declared_ops, oracle_of
+from spiral.backend import ANY, DECOMPOSITION_PRIORITY, DeviceInfo, Kernel, declared_ops, oracle_of
 from spiral.dtype import DType, float32
+
+# of ops whose decomposition is faster than the oracle, which comes after it then
+LAST = replace(ANY, priority=DECOMPOSITION_PRIORITY - 1)
 
 
 def _is_storage_only(a: Any) -> bool:
@@ -58,12 +62,13 @@ def _bind_in_place(fn: Callable[..., Any], dtypes: tuple[DType, ...]) -> Callabl
     def run(*args: Any) -> Any:
         wide = [_widen(a) for a in args]
         with np.errstate(all="ignore"):
-            fn(*wide)
-        for a, w in zip(args, wide, strict=True):
-            for old, new in zip(a, w, strict=True) if isinstance(a, list) else ((a, w),):
-                if old is not new and isinstance(old, np.ndarray):
-                    old[...] = new.astype(old.dtype)
-        return ()
+            outs = fn(*wide)
+            for a, w in zip(args, wide, strict=True):
+                for old, new in zip(a, w, strict=True) if isinstance(a, list) else ((a, w),):
+                    if old is not new and isinstance(old, np.ndarray):
+                        old[...] = new.astype(old.dtype)
+        outs = outs if isinstance(outs, tuple) else (outs,)
+        return tuple([_as(o, d) for o, d in zip(outs, dtypes, strict=True)])
 
     run.__name__ = "oracle"
     return run
@@ -86,9 +91,9 @@ class ReferenceBackend:
     def kernels_of(self, op: str) -> Iterable[Kernel]:
         found = oracle_of(op)
         if found is not None:
-            oracle, mutates, view = found
+            oracle, mutates, view, fused = found
             bind = None if view else _bind_in_place if mutates else _bind
-            yield Kernel(op, oracle, ANY, allocates=True, bind=bind)
+            yield Kernel(op, oracle, LAST if fused else ANY, allocates=True, bind=bind)
 
 
 backend = ReferenceBackend()

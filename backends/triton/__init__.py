@@ -51,7 +51,7 @@ class TritonBackend:
                 f"triton {triton.__version__} is not one of {low} to {high}", f"pip install 'triton=={high}.*'"
             )
         interpreted = bool(triton.knobs.runtime.interpret)
-        usable = [d for d in devices if (d.facts["cc"] == 0) == interpreted and not d.facts.get("on_processor")]
+        usable = [d for d in devices if d.facts.get("on_processor", False) == interpreted]
         if usable:
             return usable
         names = ", ".join(d.name for d in devices)

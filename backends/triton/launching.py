@@ -154,8 +154,8 @@ class TritonKernel:
 
     def _prepare(self, gpu: Driver) -> list[Variant | None] | None:
         """Room for the two variants, compiled when they are needed; None where the interpreter runs."""
-        interpreted, host = adapter.is_interpreted(self.fn), gpu.facts.cc == 0
-        if interpreted != host:
+        interpreted = adapter.is_interpreted(self.fn)
+        if interpreted != gpu.facts.more.get("on_processor", False):
             raise KernelError(
                 f"{self.fn.__name__}: runs in Triton's interpreter on host memory, or compiled on a GPU; received "
                 f"{gpu.facts.name} {'with' if interpreted else 'without'} TRITON_INTERPRET=1."

@@ -17,9 +17,9 @@
 // Known answers (Random123, kat_vectors): key 0, counter 0 gives 6627e8d5 e169c58d bc57ac4c 9b00dbd8;
 // key and counter all ones give 408f276d 41c83b0e a20bc7c6 6d5451fd.
 #pragma once
-#if !defined(__CUDACC_RTC__)
-#include <stdint.h>
-#endif
+// no <stdint.h>: NVRTC has none
+typedef unsigned int spiral_word;         // uint32_t
+typedef unsigned long long spiral_word2;  // 64 bits
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define SPIRAL_PHILOX_FN static __host__ __device__ inline
@@ -34,23 +34,23 @@
 #define SPIRAL_PHILOX_ROUNDS 10
 
 // c: the counter on entry, the block's four words on return
-SPIRAL_PHILOX_FN void philox4x32_10(unsigned int c[4], unsigned int k0, unsigned int k1) {
+SPIRAL_PHILOX_FN void philox4x32_10(spiral_word c[4], spiral_word k0, spiral_word k1) {
   for (int round = 0; round < SPIRAL_PHILOX_ROUNDS; round++) {
-    unsigned long long p0 = (unsigned long long)SPIRAL_PHILOX_M0 * c[0], p1 = (unsigned long long)SPIRAL_PHILOX_M1 * c[2];
-    c[0] = (unsigned int)(p1 >> 32) ^ c[1] ^ k0;
-    c[1] = (unsigned int)p1;
-    c[2] = (unsigned int)(p0 >> 32) ^ c[3] ^ k1;
-    c[3] = (unsigned int)p0;
+    spiral_word2 p0 = (spiral_word2)SPIRAL_PHILOX_M0 * c[0], p1 = (spiral_word2)SPIRAL_PHILOX_M1 * c[2];
+    c[0] = (spiral_word)(p1 >> 32) ^ c[1] ^ k0;
+    c[1] = (spiral_word)p1;
+    c[2] = (spiral_word)(p0 >> 32) ^ c[3] ^ k1;
+    c[3] = (spiral_word)p0;
     k0 += SPIRAL_PHILOX_W0;
     k1 += SPIRAL_PHILOX_W1;
   }
 }
 
 // one block of a stream
-SPIRAL_PHILOX_FN void philox_block(unsigned long long seed, unsigned long long stream, unsigned long long block, unsigned int words[4]) {
-  words[0] = (unsigned int)block;
-  words[1] = (unsigned int)(block >> 32);
-  words[2] = (unsigned int)stream;
-  words[3] = (unsigned int)(stream >> 32);
-  philox4x32_10(words, (unsigned int)seed, (unsigned int)(seed >> 32));
+SPIRAL_PHILOX_FN void philox_block(spiral_word2 seed, spiral_word2 stream, spiral_word2 block, spiral_word words[4]) {
+  words[0] = (spiral_word)block;
+  words[1] = (spiral_word)(block >> 32);
+  words[2] = (spiral_word)stream;
+  words[3] = (spiral_word)(stream >> 32);
+  philox4x32_10(words, (spiral_word)seed, (spiral_word)(seed >> 32));
 }

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _sample(op: Op) -> tuple[list[Any], dict[str, Any]]:
     """The inputs and attributes of an op's first sample."""
     import spiral as sp
-    from spiral.testing.conformance import samples_of, to_tensor
+    from spiral.testing.oracle import samples_of, to_tensor
 
     arrays, values = next(samples_of(op))
     return [to_tensor(a, sp.float32) for a in arrays], dict(zip([a.name for a in op.attrs], values, strict=True))

@@ -7,27 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from spiral.backend import Spec
-from spiral.device_array import DeviceArray
+from spiral.device_array import DeviceArray, SeparateMemory
 from spiral.gpu.driver import Driver, Event
 
 
-class GpuMemory:
-    """The `spiral.backend.Memory` of a GPU: buffers are `DeviceArray`, their ``memory`` is the driver."""
-
-    unified = False
+class GpuMemory(SeparateMemory):
+    """The `spiral.backend.Memory` of a GPU; a buffer's ``memory`` is the `spiral.gpu.Driver`."""
 
     def __init__(self, driver: Driver) -> None:
+        super().__init__(driver)
         self.driver = driver
         self._staged: list[tuple[np.ndarray[Any, Any], Event]] = []
-
-    def empty(self, spec: Spec) -> DeviceArray:
-        """A dense buffer, in C order whatever order the spec prefers."""
-        return DeviceArray.empty(self.driver, spec.shape, spec.dtype.numpy)
-
-    def from_host(self, array: np.ndarray[Any, Any]) -> DeviceArray:
-        """A buffer with the values of a NumPy array."""
-        return DeviceArray.from_host(self.driver, array)
 
     def from_host_ahead(self, array: np.ndarray[Any, Any]) -> DeviceArray:
         """A buffer with the values of a C-contiguous array; the copy runs beside the work enqueued so far.
@@ -46,7 +36,8 @@ class GpuMemory:
             if staging.nbytes == nbytes and event.done():
                 del self._staged[i]
                 return staging
-        return self.driver.pinned(nbytes)
+        fresh: np.ndarray[Any, Any] = self.driver.pinned(nbytes)
+        return fresh
 
     def report(self) -> dict[str, int]:
         """Bytes: live, peak since `restart_peak`, and what the driver says of its pool and device."""
@@ -57,10 +48,6 @@ class GpuMemory:
     def restart_peak(self) -> None:
         """Counts the peak from now on."""
         self.driver.usage.restart()
-
-    def to_host(self, buffer: DeviceArray) -> np.ndarray[Any, Any]:
-        """A NumPy array with the values of a buffer; waits for the device."""
-        return buffer.to_host()
 
 
 def largest_alive(count: int = 10) -> list[tuple[int, str]]:

@@ -50,7 +50,7 @@ def set_weights(model: Llama, arrays: Mapping[str, NDArray[Any]], source: str) -
         for name, parameter in parameters.items():
             if arrays[name].shape != parameter.shape:
                 raise FormatError(f"{source}: {name} must have shape {parameter.shape}; received {arrays[name].shape}.")
-            parameter.detach().copy_(sp.asarray(np.asarray(arrays[name], np.float32)))
+            parameter.detach().copy_(sp.asarray(np.asarray(arrays[name], np.float32), device=parameter.device))
 
 
 def _listed(names: list[str]) -> str:

@@ -81,7 +81,7 @@ def _sampled(
             unread, past = ids[-max(1, context // 2) :], None
         with sp.no_grad():
             logits, past = model.step(sp.asarray(np.array([unread], np.int64), device=device), past)
-        token = sample(logits.to("cpu").numpy()[0, -1], temperature, top_k, random)
+        token = sample(logits[0, -1].to("cpu").numpy(), temperature, top_k, random)
         if token == stop:
             return
         yield token

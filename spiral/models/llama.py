@@ -202,8 +202,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, rotary: KeyValue, past: KeyValue | None, offset: int) -> tuple[Tensor, KeyValue]:
         """(batch, time, dim) to the same; also gives all keys and values of this layer."""
         attended, present = self.self_attn(self.input_layernorm(x), rotary, past, offset)
-        x = x + self.dropout(attended)
-        return x + self.dropout(self.mlp(self.post_attention_layernorm(x))), present
+        normed, x = self.post_attention_layernorm(self.dropout(attended), x)
+        return x + self.dropout(self.mlp(normed)), present
 
 
 class Decoder(nn.Module):
@@ -248,6 +248,11 @@ class Llama(nn.Module):
         Raises:
             ShapeError: Together they are longer than the context.
         """
+        x, present = self._hidden(tokens, past)
+        return sp.linear(x, self._output_weight()), present
+
+    def _hidden(self, tokens: Tensor, past: list[KeyValue] | None) -> tuple[Tensor, list[KeyValue]]:
+        """What the output projection gets, (batch, time, dim), and the keys and values of all so far."""
         offset = past[0][0].shape[2] if past else 0
         if tokens.ndim != 2 or offset + tokens.shape[1] > self.config.context_length:
             raise ShapeError(
@@ -263,11 +268,14 @@ class Llama(nn.Module):
         for i, block in enumerate(self.model.layers):
             x, keys_and_values = block(x, rotary, past[i] if past else None, offset)
             present.append(keys_and_values)
-        return sp.linear(self.model.norm(x), self._output_weight()), present
+        return self.model.norm(x), present
 
     def loss(self, tokens: Tensor, targets: Tensor, *, reduction: str = "mean") -> Tensor:
         """Cross-entropy in nats of targets (batch, time) given tokens (batch, time)."""
-        logits = self(tokens)
+        if type(self) is Llama and not self._hooked:
+            x = self._hidden(tokens, None)[0].reshape(-1, self.config.dim)
+            return sp.linear_cross_entropy(x, self._output_weight(), targets.reshape(-1), reduction=reduction)
+        logits = self(tokens)  # a hook, or a subclass, may change them
         if logits.dtype != sp.float32:  # a sum over the vocabulary in 16 bits would round the loss
             logits = logits.astype(sp.float32, copy=False)
         return sp.cross_entropy(logits.reshape(-1, self.config.vocab_size), targets.reshape(-1), reduction=reduction)

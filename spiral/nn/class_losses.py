@@ -85,6 +85,70 @@ def cross_entropy(
     return loss.reshape(targets.shape) if reduction == "none" and targets.ndim != 1 else loss
 
 
+def linear_cross_entropy(
+    x: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """Cross-entropy of the logits ``x @ weight.T`` with classes, without storing all logits at once.
+
+    A kernel written for it never stores them; where there is none, up to a GiB is stored and larger ones are computed
+    chunk by chunk, twice (Wijmans et al. 2024).
+
+    Args:
+        x: (..., K).
+        weight: (V, K), as of `Linear` without a bias.
+        targets: (...) integers in [0, V) or ``ignore_index``.
+        ignore_index: Target that does not count.
+        label_smoothing: As in `cross_entropy`.
+        z_loss: As in `cross_entropy`.
+        reduction: As in `cross_entropy`.
+
+    Returns:
+        A scalar, or (...) for ``reduction="none"``; float32 where x and weight have 16 bits.
+
+    Raises:
+        ShapeError: the shapes do not fit.
+        IndexingError: a target is not a class.
+        DTypeError: something is no tensor, or the targets are no integers.
+        ArgumentError: a setting is out of range.
+
+    Example:
+        >>> import spiral as sp
+        >>> x, weight, targets = sp.zeros((2, 3)), sp.ones((5, 3)), sp.asarray([0, 4])
+        >>> round(linear_cross_entropy(x, weight, targets).item(), 4)
+        1.6094
+    """
+    name = "linear_cross_entropy"
+    tensors(name, x=x, weight=weight, targets=targets)
+    ignore_index = integer(name, "ignore_index", ignore_index)
+    label_smoothing = real(name, "label_smoothing", label_smoothing, 0.0, 1.0)
+    z_loss = real(name, "z_loss", z_loss, 0.0)
+    choice(name, "reduction", reduction, REDUCTIONS)
+    if x.ndim < 1 or targets.shape != x.shape[:-1]:
+        raise ShapeError(
+            f"linear_cross_entropy: expected x (..., K) and targets (...); received {x.shape} and {targets.shape}."
+        )
+    try:
+        loss = ops.linear_cross_entropy(
+            x if x.ndim == 2 else x.reshape(targets.size, x.shape[-1]),
+            weight,
+            targets if targets.ndim == 1 else targets.reshape(targets.size),
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            reduction=reduction,
+        )
+    except IndexError as error:  # a kernel in C knows no errors of ours
+        raise IndexingError(str(error)) from None
+    return loss.reshape(targets.shape) if reduction == "none" and targets.ndim != 1 else loss
+
+
 def _check_weight(name: str, scores: Tensor, weight: Tensor | None) -> None:
     if weight is None:
         return

@@ -43,7 +43,7 @@ class Embedding(Module):
         init.normal_(self.weight)
         if self.padding_idx is not None:
             with no_grad():
-                rows = ops.expand_dims(arange(self.num_embeddings), axis=1)
+                rows = ops.expand_dims(arange(self.num_embeddings, device=self.weight.device), axis=1)
                 self.weight.copy_(ops.where(rows == self.padding_idx, 0.0, self.weight.detach()))
 
     def forward(self, indices: Tensor) -> Tensor:

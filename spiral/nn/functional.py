@@ -10,7 +10,7 @@ from spiral.errors import IndexingError, ShapeError, received
 from spiral.nn.activation_functions import elu, leaky_relu, softplus
 from spiral.nn.arguments import integer, integers, real, tensors
 from spiral.nn.attention_function import scaled_dot_product_attention
-from spiral.nn.class_losses import cross_entropy, nll_loss
+from spiral.nn.class_losses import cross_entropy, linear_cross_entropy, nll_loss
 from spiral.nn.dropout_function import dropout
 from spiral.nn.loss_functions import (
     binary_cross_entropy,
@@ -102,6 +102,58 @@ def rms_norm(
     return y if weight is None else y * weight
 
 
+def add_layer_norm(
+    x: Tensor,
+    residual: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor]:
+    """Layer norm of x + residual, and that sum: what stands between the layers of a transformer, in one pass."""
+    n = _normalized("add_layer_norm", x, normalized_shape, weight=weight, bias=bias)
+    if n != 1:
+        summed = x + residual
+        return layer_norm(summed, normalized_shape, weight, bias, eps), summed
+    if eps.__class__ is not float or not 0.0 <= eps < math.inf:
+        eps = real("add_layer_norm", "eps", eps, 0.0)
+    return ops.add_layer_norm(x, residual, weight, bias, eps=eps)
+
+
+def add_rms_norm(
+    x: Tensor,
+    residual: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    eps: float = 1e-6,
+) -> tuple[Tensor, Tensor]:
+    """RMS norm of x + residual, and that sum: what stands between the layers of a transformer, in one pass."""
+    n = _normalized("add_rms_norm", x, normalized_shape, weight=weight)
+    if n != 1:
+        summed = x + residual
+        return rms_norm(summed, normalized_shape, weight, eps), summed
+    if eps.__class__ is not float or not 0.0 <= eps < math.inf:
+        eps = real("add_rms_norm", "eps", eps, 0.0)
+    return ops.add_rms_norm(x, residual, weight, eps=eps)
+
+
+def group_norm(
+    x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias for x (N, C, ...), per sample and group of channels (Wu & He 2018).
+
+    Args:
+        x: (N, C, ...).
+        num_groups: How many groups of neighbouring channels there are; it divides C.
+        weight: (C,).
+        bias: (C,).
+        eps: Added to the variance.
+    """
+    tensors("group_norm", x=x)
+    num_groups = integer("group_norm", "num_groups", num_groups, 1)
+    return ops.group_norm(x, weight, bias, groups=num_groups, eps=real("group_norm", "eps", eps, 0.0))
+
+
 def conv2d(
     x: Tensor,
     weight: Tensor,
@@ -154,6 +206,8 @@ def conv1d(
 __all__ = [
     "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
+    "add_layer_norm",
+    "add_rms_norm",
     "avg_pool1d",
     "avg_pool2d",
     "binary_cross_entropy",
@@ -165,12 +219,14 @@ __all__ = [
     "elu",
     "embedding",
     "gelu",
+    "group_norm",
     "huber_loss",
     "kl_div",
     "l1_loss",
     "layer_norm",
     "leaky_relu",
     "linear",
+    "linear_cross_entropy",
     "log_softmax",
     "max_pool1d",
     "max_pool2d",

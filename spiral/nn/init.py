@@ -54,7 +54,7 @@ def uniform_(tensor: T, low: float = 0.0, high: float = 1.0) -> T:
     _floating("uniform_", tensor)
     low = real("uniform_", "low", low)
     high = real("uniform_", "high", high, low)
-    tensor.copy_(random.uniform(tensor.shape, low=low, high=high, dtype=tensor.dtype))
+    tensor.copy_(random.uniform(tensor.shape, low=low, high=high, dtype=tensor.dtype, device=tensor.device))
     return tensor
 
 
@@ -62,7 +62,7 @@ def normal_(tensor: T, mean: float = 0.0, std: float = 1.0) -> T:
     """Normal numbers."""
     _floating("normal_", tensor)
     mean, std = real("normal_", "mean", mean), real("normal_", "std", std, 0.0)
-    tensor.copy_(random.normal(tensor.shape, mean=mean, std=std, dtype=tensor.dtype))
+    tensor.copy_(random.normal(tensor.shape, mean=mean, std=std, dtype=tensor.dtype, device=tensor.device))
     return tensor
 
 
@@ -71,7 +71,7 @@ def constant_(tensor: T, value: float) -> T:
     tensors("constant_", tensor=tensor)
     if not isinstance(value, (bool, np.bool_)) and value == value:  # NaN is a value, too
         value = real("constant_", "value", value, infinite=True)
-    tensor.copy_(full(tensor.shape, value, dtype=tensor.dtype))
+    tensor.copy_(full(tensor.shape, value, dtype=tensor.dtype, device=tensor.device))
     return tensor
 
 
@@ -136,7 +136,7 @@ def trunc_normal_(tensor: T, mean: float = 0.0, std: float = 1.0, a: float = -2.
     values = np.array(random.normal(tensor.shape, mean=mean, std=std).numpy())
     while (outside := (values < a) | (values > b)).any():
         values[outside] = random.normal(int(outside.sum()), mean=mean, std=std).numpy()
-    tensor.copy_(asarray(values, dtype=tensor.dtype))
+    tensor.copy_(asarray(values, dtype=tensor.dtype, device=tensor.device))
     return tensor
 
 
@@ -152,5 +152,5 @@ def orthogonal_(tensor: T, gain: float = 1.0) -> T:
     q, r = np.linalg.qr(normal)
     q = q * np.sign(np.diag(r))  # makes the distribution uniform (Mezzadri 2007)
     q = (q.T if rows < columns else q) * gain
-    tensor.copy_(asarray(q.reshape(tensor.shape).astype(np.float32), dtype=tensor.dtype))
+    tensor.copy_(asarray(q.reshape(tensor.shape).astype(np.float32), dtype=tensor.dtype, device=tensor.device))
     return tensor

@@ -64,6 +64,36 @@ class CrossEntropyLoss(_ClassLoss):
         )
 
 
+class LinearCrossEntropyLoss(_Loss):
+    """See `spiral.nn.functional.linear_cross_entropy`; called with x, the weight of a `Linear`, and targets."""
+
+    def __init__(
+        self,
+        ignore_index: int = -100,
+        label_smoothing: Probability = 0.0,
+        z_loss: NotNegative = 0.0,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        self.ignore_index = integer("LinearCrossEntropyLoss", "ignore_index", ignore_index)
+        self.label_smoothing = real("LinearCrossEntropyLoss", "label_smoothing", label_smoothing, 0.0, 1.0)
+        self.z_loss = real("LinearCrossEntropyLoss", "z_loss", z_loss, 0.0)
+
+    def forward(self, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        return functional.linear_cross_entropy(
+            x,
+            weight,
+            targets,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            z_loss=self.z_loss,
+            reduction=self.reduction,
+        )
+
+    def extra_repr(self) -> str:
+        return f"ignore_index={self.ignore_index}, {super().extra_repr()}"
+
+
 class NLLLoss(_ClassLoss):
     """See `spiral.nn.functional.nll_loss`; the weight is a buffer."""
 

@@ -45,8 +45,11 @@ class LayerNorm(Module):
         with_bias = elementwise_affine and bias
         self.register_parameter("bias", Parameter(zeros(self.normalized_shape)) if with_bias else None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """The norm of x; with a residual the norm of their sum, and the sum, in one pass where there is a kernel."""
+        if residual is None:
+            return functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return functional.add_layer_norm(x, residual, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}"
@@ -66,8 +69,11 @@ class RMSNorm(Module):
         elementwise_affine = flag("RMSNorm", "elementwise_affine", elementwise_affine)
         self.register_parameter("weight", Parameter(ones(self.normalized_shape)) if elementwise_affine else None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """The norm of x; with a residual the norm of their sum, and the sum, in one pass where there is a kernel."""
+        if residual is None:
+            return functional.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+        return functional.add_rms_norm(x, residual, self.normalized_shape, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}"
@@ -99,9 +105,7 @@ class GroupNorm(Module):
             tensors("GroupNorm", x=x)
         if x.ndim < 2 or x.shape[1] != self.num_channels:
             raise ShapeError(f"GroupNorm: expected x (N, {self.num_channels}, ...); received {x.shape}.")
-        groups = x.reshape(x.shape[0], self.num_groups, x.size // max(x.shape[0] * self.num_groups, 1))
-        y = ops.layer_norm(groups, eps=self.eps).reshape(x.shape)
-        return _affine(y, self.weight, self.bias)
+        return ops.group_norm(x, self.weight, self.bias, groups=self.num_groups, eps=self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.num_groups} groups, eps={self.eps}"
@@ -199,10 +203,3 @@ class BatchNorm1d(_BatchNorm):
 class BatchNorm2d(_BatchNorm):
     __doc__ = _BatchNorm.__doc__
     _ndims = (4,)
-
-
-def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    """y * weight + bias along the second axis."""
-    wide = (y.shape[1], *(1,) * (y.ndim - 2))
-    y = y if weight is None else y * weight.reshape(wide)
-    return y if bias is None else y + bias.reshape(wide)

@@ -103,7 +103,7 @@ def load_tensors(owner: str, targets: Mapping[str, Tensor], source: Mapping[str,
         )
     for name, target in targets.items():
         if name in source:
-            target.copy_(asarray(source[name], dtype=target.dtype))
+            target.copy_(asarray(source[name], dtype=target.dtype, device=target.device))
     return LoadReport(missing, unexpected)
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from spiral.op import OPS, F, function_of
 from spiral.ops import attention as _attention
+from spiral.ops import attention_varlen as _attention_varlen
+from spiral.ops import group_norm as _group_norm
 from spiral.ops import (
     activation,
     arithmetic,
@@ -14,8 +16,10 @@ from spiral.ops import (
     conv,
     decomposition,
     exponential,
+    grouped,
     indexing,
     linalg,
+    linear_loss,
     logic,
     loss,
     manipulation,
@@ -23,6 +27,7 @@ from spiral.ops import (
     optim,
     rearrange,
     reduce,
+    residual_norm,
     rounding,
     searching,
     standard,

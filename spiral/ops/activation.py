@@ -11,7 +11,7 @@ from spiral.backend import Spec
 from spiral.errors import ArgumentError, received
 from spiral.op import F, op
 from spiral.ops.pointwise import Keep, Unary
-from spiral.ops.shapes import broadcast, need_float, result_dtype
+from spiral.ops.shapes import broadcast, like, need_float, result_dtype
 
 
 @op("sigmoid(x) -> y")
@@ -228,6 +228,67 @@ class SwiGLUGrad:
     @staticmethod
     def samples(s: Any) -> Any:
         yield s.normal(5, 7), s.normal(5, 7), s.normal(5, 7)
+
+
+@op("geglu(a, b, *, approximate: str = 'none') -> y")
+class GeGLU:
+    """gelu(a) * b (Shazeer 2020)."""
+
+    @staticmethod
+    def meta(a: Any, b: Any, approximate: str) -> Spec:
+        need_float("geglu", a=a, b=b)
+        if not isinstance(approximate, str) or approximate not in ("none", "tanh"):
+            raise ArgumentError(f"geglu: approximate must be 'none' or 'tanh'; received {received(approximate)}.")
+        return Spec(broadcast("geglu", a, b), result_dtype(a, b))
+
+    @staticmethod
+    def oracle(a: Any, b: Any, approximate: str) -> Any:
+        return Gelu.oracle(a, approximate) * b
+
+    @staticmethod
+    def decompose(a: Any, b: Any, approximate: str) -> Any:
+        return F.gelu(a, approximate=approximate) * b
+
+    @staticmethod
+    def vjp(need: Any, g: Any, a: Any, b: Any, approximate: str) -> Any:
+        if a.shape == b.shape and a.dtype is b.dtype:
+            return F.geglu_grad(g, a, b, approximate=approximate)
+        da = like(F.gelu_grad(g * b, a, approximate=approximate), a) if need[0] else None
+        return da, like(g * F.gelu(a, approximate=approximate), b) if need[1] else None
+
+    @staticmethod
+    def samples(s: Any) -> Any:
+        for approximate in ("none", "tanh"):
+            yield s.normal(5, 7), s.normal(5, 7), approximate
+            yield s.normal(7, 5).T, s.normal(5, 7), approximate
+            yield s.normal(129, scale=8.0), s.normal(129), approximate
+        yield s.normal(5, 1), s.normal(7), "none"
+        yield s.normal(0, 4), s.normal(0, 4), "tanh"
+
+
+@op("geglu_grad(g, a, b, *, approximate: str = 'none') -> da, db")
+class GeGLUGrad:
+    """Gradients of geglu for a and b of one shape."""
+
+    internal = True
+
+    @staticmethod
+    def meta(g: Any, a: Any, b: Any, approximate: str) -> tuple[Spec, Spec]:
+        return Spec(tuple(a.shape), a.dtype), Spec(tuple(b.shape), b.dtype)
+
+    @staticmethod
+    def oracle(g: Any, a: Any, b: Any, approximate: str) -> Any:
+        return GeluGrad.oracle(g * b, a, approximate), g * Gelu.oracle(a, approximate)
+
+    @staticmethod
+    def decompose(g: Any, a: Any, b: Any, approximate: str) -> Any:
+        return F.gelu_grad(g * b, a, approximate=approximate), g * F.gelu(a, approximate=approximate)
+
+    @staticmethod
+    def samples(s: Any) -> Any:
+        for approximate in ("none", "tanh"):
+            yield s.normal(5, 7), s.normal(5, 7), s.normal(5, 7), approximate
+            yield s.normal(129), s.normal(129, scale=8.0), s.normal(129), approximate
 
 
 @op("dropout(x, *, p: float, seed: int, stream: int) -> y")

@@ -18,7 +18,6 @@ __all__ = [
     "conj",
     "count_nonzero",
     "diff",
-    "geglu",
     "imag",
     "real",
     "std",
@@ -29,11 +28,6 @@ __all__ = [
     "unique_values",
     "vecdot",
 ]
-
-
-def geglu(a: Any, b: Any, *, approximate: str = "none") -> Any:
-    """gelu(a) * b (Shazeer 2020)."""
-    return F.gelu(a, approximate=approximate) * b
 
 
 def constant(array: Any, like: Any) -> Any:

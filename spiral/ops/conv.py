@@ -10,6 +10,7 @@ from spiral.backend import Spec
 from spiral.dtype import int32
 from spiral.errors import ArgumentError, ShapeError
 from spiral.op import F, op
+from spiral.ops.composite import constant
 from spiral.ops.shapes import need_float, need_shape
 
 Pair = tuple[int, int]
@@ -208,11 +209,20 @@ class MaxPool2d:
 
     @staticmethod
     def decompose(x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
-        # differentiated only for second derivatives: the positions are constants there
-        y, at = MaxPool2d.oracle(x.detach().numpy(), kernel, stride, padding)
-        n, c, h, w = x.shape
-        plane = np.arange(n * c).reshape(n, c, 1, 1) * (h * w)
-        return F.getitem(F.reshape(x, (-1,)), index=((plane + at).astype(np.int64),))
+        (_, _, oh, ow), (ph, pw) = _Pool.shape("max_pool2d", x, kernel, stride, padding), padding
+        least = constant(np.full((), -np.inf).astype(x.dtype.numpy), x)
+        for axis, width in ((2, ph), (3, pw)):
+            if width:
+                edge = F.broadcast_to(least, (*x.shape[:axis], width, *x.shape[axis + 1 :]))
+                x = F.concat([edge, x, edge], axis=axis)
+        y = None
+        for i in range(kernel[0]):
+            rows = slice(i, i + (oh - 1) * stride[0] + 1, stride[0])
+            for j in range(kernel[1]):
+                columns = slice(j, j + (ow - 1) * stride[1] + 1, stride[1])
+                part = F.getitem(x, index=(Ellipsis, rows, columns))
+                y = part if y is None else F.maximum(y, part)
+        return y
 
     @staticmethod
     def vjp(need: Any, g: Any, x_spec: Any, position: Any) -> Any:

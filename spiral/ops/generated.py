@@ -22,9 +22,15 @@ __all__ = [
     'abs',
     'acos',
     'acosh',
+    'adafactor',
     'adamw',
     'add',
+    'add_layer_norm',
+    'add_layer_norm_grad',
+    'add_rms_norm',
+    'add_rms_norm_grad',
     'all',
+    'all_finite',
     'any',
     'argmax',
     'argmin',
@@ -37,6 +43,8 @@ __all__ = [
     'atanh',
     'attention',
     'attention_grad',
+    'attention_varlen',
+    'attention_varlen_grad',
     'avg_pool2d',
     'avg_pool2d_grad',
     'bitwise_and',
@@ -74,12 +82,18 @@ __all__ = [
     'flip',
     'floor',
     'floor_divide',
+    'geglu',
+    'geglu_grad',
     'gelu',
     'gelu_grad',
     'getitem',
     'grad_norm',
     'greater',
     'greater_equal',
+    'group_norm',
+    'group_norm_grad',
+    'grouped_matmul',
+    'grouped_matmul_grad',
     'hypot',
     'identity',
     'inv',
@@ -91,6 +105,8 @@ __all__ = [
     'less',
     'less_equal',
     'linear',
+    'linear_cross_entropy',
+    'linear_cross_entropy_grad',
     'linear_grad',
     'lion',
     'log',
@@ -162,13 +178,17 @@ __all__ = [
     'swiglu_grad',
     'take',
     'take_along_axis',
+    'take_along_axis_grad',
+    'take_grad',
     'tan',
     'tanh',
+    'top_k',
     'transfer',
     'tril',
     'triu',
     'trunc',
     'unique',
+    'unscale_',
     'var',
     'where',
 ]
@@ -197,6 +217,20 @@ def acosh(x: Tensor, /) -> Tensor:
     return _acosh(x)  # type: ignore[no-any-return]
 
 
+_adafactor = OPS['adafactor'].call
+
+
+def adafactor(params: list[Any], grads: list[Any], rows: list[Any], columns: list[Any], variances: list[Any], /, *, lr: float, beta2_decay: float, eps1: float, eps2: float, d: float, weight_decay: float, step: int) -> None:
+    """One step of Adafactor (Shazeer & Stern 2018, algorithms 4 and 5, in PyTorch's form).
+    
+    Of each parameter with at least two axes rows (..., R, 1) and columns (..., 1, C) are kept, and variances is None;
+    of others it is the other way round. The decay of the averages is 1 - step^beta2_decay, the relative step
+    min(lr, 1 / sqrt(step)), eps1 the smallest second moment, eps2 the smallest size of a parameter, d the largest root
+    mean square of an update.
+    """
+    return _adafactor(params, grads, rows, columns, variances, lr, beta2_decay, eps1, eps2, d, weight_decay, step)  # type: ignore[no-any-return]
+
+
 _adamw = OPS['adamw'].call
 
 
@@ -213,12 +247,52 @@ def add(x: Tensor | Number, y: Tensor | Number, /) -> Tensor:
     return _add(x, y)  # type: ignore[no-any-return]
 
 
+_add_layer_norm = OPS['add_layer_norm'].call
+
+
+def add_layer_norm(x: Tensor, residual: Tensor, /, weight: Tensor | None = None, bias: Tensor | None = None, *, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """summed = x + residual and y = layer_norm(summed, weight, bias), over the last axis."""
+    return _add_layer_norm(x, residual, weight, bias, eps)  # type: ignore[no-any-return]
+
+
+_add_layer_norm_grad = OPS['add_layer_norm_grad'].call
+
+
+def add_layer_norm_grad(g: Tensor, /, gsummed: Tensor | None, summed: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of add_layer_norm: that of x, which is also the residual's, and those of weight and bias."""
+    return _add_layer_norm_grad(g, gsummed, summed, weight, mean, rstd)  # type: ignore[no-any-return]
+
+
+_add_rms_norm = OPS['add_rms_norm'].call
+
+
+def add_rms_norm(x: Tensor, residual: Tensor, /, weight: Tensor | None = None, *, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
+    """summed = x + residual and y = rms_norm(summed, weight), over the last axis."""
+    return _add_rms_norm(x, residual, weight, eps)  # type: ignore[no-any-return]
+
+
+_add_rms_norm_grad = OPS['add_rms_norm_grad'].call
+
+
+def add_rms_norm_grad(g: Tensor, /, gsummed: Tensor | None, summed: Tensor, weight: Tensor | None, rstd: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of add_rms_norm: that of x, which is also the residual's, and that of weight."""
+    return _add_rms_norm_grad(g, gsummed, summed, weight, rstd)  # type: ignore[no-any-return]
+
+
 _all = OPS['all'].call
 
 
 def all(x: Tensor, /, *, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Whether all elements are nonzero."""
     return _all(x, axis, keepdims)  # type: ignore[no-any-return]
+
+
+_all_finite = OPS['all_finite'].call
+
+
+def all_finite(tensors: list[Any], /) -> Tensor:
+    """Whether no element of any tensor is infinite or NaN, a bool scalar; None in the list does not count."""
+    return _all_finite(tensors)  # type: ignore[no-any-return]
 
 
 _any = OPS['any'].call
@@ -321,6 +395,27 @@ _attention_grad = OPS['attention_grad'].call
 def attention_grad(g: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, lse: Tensor, /, mask: Tensor | None = None, *, scale: float, causal: bool = False, window: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of attention with respect to q, k and v (FlashAttention-2's backward, Dao 2023, algorithm 2)."""
     return _attention_grad(g, q, k, v, y, lse, mask, scale, causal, window)  # type: ignore[no-any-return]
+
+
+_attention_varlen = OPS['attention_varlen'].call
+
+
+def attention_varlen(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, /, *, scale: float, causal: bool = False, window: int = 0) -> Tensor:
+    """Attention within each of B packed sequences: q (T, H, D), k and v (T, Hk, D), starts (B + 1).
+    
+    Sequence b is tokens starts[b] to starts[b + 1] (which may be none); tokens outside of all sequences give 0. Heads,
+    ``scale``, ``causal`` and ``window`` are as in `attention`, within the sequence. The hidden lse is (H, T), -inf
+    outside. Devices other than the CPU do not check that starts rise within [0, T].
+    """
+    return _attention_varlen(q, k, v, starts, scale, causal, window)  # type: ignore[no-any-return]
+
+
+_attention_varlen_grad = OPS['attention_varlen_grad'].call
+
+
+def attention_varlen_grad(g: Tensor, q: Tensor, k: Tensor, v: Tensor, starts: Tensor, y: Tensor, lse: Tensor, /, *, scale: float, causal: bool = False, window: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of attention_varlen with respect to q, k and v; 0 outside of all sequences."""
+    return _attention_varlen_grad(g, q, k, v, starts, y, lse, scale, causal, window)  # type: ignore[no-any-return]
 
 
 _avg_pool2d = OPS['avg_pool2d'].call
@@ -629,6 +724,22 @@ def floor_divide(x: Tensor | Number, y: Tensor | Number, /) -> Tensor:
     return _floor_divide(x, y)  # type: ignore[no-any-return]
 
 
+_geglu = OPS['geglu'].call
+
+
+def geglu(a: Tensor, b: Tensor, /, *, approximate: str = 'none') -> Tensor:
+    """gelu(a) * b (Shazeer 2020)."""
+    return _geglu(a, b, approximate)  # type: ignore[no-any-return]
+
+
+_geglu_grad = OPS['geglu_grad'].call
+
+
+def geglu_grad(g: Tensor, a: Tensor, b: Tensor, /, *, approximate: str = 'none') -> tuple[Tensor, Tensor]:
+    """Gradients of geglu for a and b of one shape."""
+    return _geglu_grad(g, a, b, approximate)  # type: ignore[no-any-return]
+
+
 _gelu = OPS['gelu'].call
 
 
@@ -675,6 +786,45 @@ _greater_equal = OPS['greater_equal'].call
 def greater_equal(x: Tensor | Number, y: Tensor | Number, /) -> Tensor:
     """x >= y, element by element."""
     return _greater_equal(x, y)  # type: ignore[no-any-return]
+
+
+_group_norm = OPS['group_norm'].call
+
+
+def group_norm(x: Tensor, /, weight: Tensor | None = None, bias: Tensor | None = None, *, groups: int, eps: float = 1e-5) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias for x (N, C, ...), per sample and group (Wu & He 2018).
+    
+    ``groups`` divides C; weight and bias are (C,). The hidden statistics are (N, groups).
+    """
+    return _group_norm(x, weight, bias, groups, eps)  # type: ignore[no-any-return]
+
+
+_group_norm_grad = OPS['group_norm_grad'].call
+
+
+def group_norm_grad(g: Tensor, x: Tensor, /, weight: Tensor | None, mean: Tensor, rstd: Tensor, *, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of group_norm with respect to x, weight and bias."""
+    return _group_norm_grad(g, x, weight, mean, rstd, groups)  # type: ignore[no-any-return]
+
+
+_grouped_matmul = OPS['grouped_matmul'].call
+
+
+def grouped_matmul(x: Tensor, weight: Tensor, sizes: Tensor, /) -> Tensor:
+    """Consecutive groups of rows of x (T, K), each times its own matrix of weight (G, K, N): (T, N).
+    
+    sizes (G,) says how many rows each group has, 0 too; rows after the last group give 0. Devices other than the CPU
+    do not check that sizes are not negative and add up to at most T.
+    """
+    return _grouped_matmul(x, weight, sizes)  # type: ignore[no-any-return]
+
+
+_grouped_matmul_grad = OPS['grouped_matmul_grad'].call
+
+
+def grouped_matmul_grad(g: Tensor, x: Tensor, sizes: Tensor, /) -> Tensor:
+    """Gradient of grouped_matmul with respect to weight: x_i.T @ g_i for the rows of each group, (G, K, N)."""
+    return _grouped_matmul_grad(g, x, sizes)  # type: ignore[no-any-return]
 
 
 _hypot = OPS['hypot'].call
@@ -763,6 +913,27 @@ _linear = OPS['linear'].call
 def linear(x: Tensor, weight: Tensor, /, bias: Tensor | None = None, *, activation: str = 'none') -> Tensor:
     """act(x @ weight.T + bias): weight (out, in), x (..., in); activation none or relu."""
     return _linear(x, weight, bias, activation)  # type: ignore[no-any-return]
+
+
+_linear_cross_entropy = OPS['linear_cross_entropy'].call
+
+
+def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor, /, *, ignore_index: int = -100, label_smoothing: float = 0.0, z_loss: float = 0.0, reduction: str = 'mean') -> Tensor:
+    """Cross-entropy of the logits x @ weight.T with class indices: x (N, K), weight (V, K), targets (N,).
+    
+    As `cross_entropy` of `linear`, but the (N, V) logits are never stored: the backward computes them again
+    from x, weight and the rows' log-sum-exp (Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language
+    Models"). Where x is a 16-bit type the loss is float32.
+    """
+    return _linear_cross_entropy(x, weight, targets, ignore_index, label_smoothing, z_loss, reduction)  # type: ignore[no-any-return]
+
+
+_linear_cross_entropy_grad = OPS['linear_cross_entropy_grad'].call
+
+
+def linear_cross_entropy_grad(g: Tensor, x: Tensor, weight: Tensor, targets: Tensor, lse: Tensor, /, *, need_x: bool, need_weight: bool, ignore_index: int = -100, label_smoothing: float = 0.0, z_loss: float = 0.0, reduction: str = 'mean') -> tuple[Tensor, Tensor]:
+    """Gradients of linear_cross_entropy with respect to x and weight; those not needed have no elements."""
+    return _linear_cross_entropy_grad(g, x, weight, targets, lse, need_x, need_weight, ignore_index, label_smoothing, z_loss, reduction)  # type: ignore[no-any-return]
 
 
 _linear_grad = OPS['linear_grad'].call
@@ -1337,6 +1508,22 @@ def take_along_axis(x: Tensor, indices: Tensor, /, *, axis: int = -1) -> Tensor:
     return _take_along_axis(x, indices, axis)  # type: ignore[no-any-return]
 
 
+_take_along_axis_grad = OPS['take_along_axis_grad'].call
+
+
+def take_along_axis_grad(g: Tensor, indices: Tensor, /, shape: Shape, *, axis: int) -> Tensor:
+    """Zeros of a shape with g added where `take_along_axis` took it from. Repeated positions add up."""
+    return _take_along_axis_grad(g, indices, shape, axis)  # type: ignore[no-any-return]
+
+
+_take_grad = OPS['take_grad'].call
+
+
+def take_grad(g: Tensor, indices: Tensor, /, shape: Shape, *, axis: int) -> Tensor:
+    """Zeros of a shape with g added at positions of an axis; the gradient of `take`. Repeated positions add up."""
+    return _take_grad(g, indices, shape, axis)  # type: ignore[no-any-return]
+
+
 _tan = OPS['tan'].call
 
 
@@ -1351,6 +1538,17 @@ _tanh = OPS['tanh'].call
 def tanh(x: Tensor, /) -> Tensor:
     """Hyperbolic tangent."""
     return _tanh(x)  # type: ignore[no-any-return]
+
+
+_top_k = OPS['top_k'].call
+
+
+def top_k(x: Tensor, /, *, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
+    """The k largest (or smallest) elements along an axis, in order, and where they are.
+    
+    Of equal elements the first comes first. NaN counts as the largest value, as in `sort`.
+    """
+    return _top_k(x, k, axis, largest)  # type: ignore[no-any-return]
 
 
 _transfer = OPS['transfer'].call
@@ -1394,6 +1592,14 @@ def unique(x: Tensor, /) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     NaN values are distinct from each other, 0 and -0 are equal.
     """
     return _unique(x)  # type: ignore[no-any-return]
+
+
+_unscale_ = OPS['unscale_'].call
+
+
+def unscale_(tensors: list[Any], /, *, factor: float) -> Tensor:
+    """Multiplies tensors by a factor, in place, and says whether every result is finite: what loss scaling needs."""
+    return _unscale_(tensors, factor)  # type: ignore[no-any-return]
 
 
 _var = OPS['var'].call

@@ -47,8 +47,7 @@ class Take:
 
     @staticmethod
     def vjp(need: Any, g: Any, x_spec: Any, indices: Any, axis: int | None) -> Any:
-        a = _axis(x_spec, axis)
-        return F.scatter_index(g, shape=x_spec.shape, index=(*(slice(None),) * a, indices._a)), None
+        return F.take_grad(g, indices, shape=x_spec.shape, axis=_axis(x_spec, axis)), None
 
     @staticmethod
     def samples(s: Any) -> Any:
@@ -56,6 +55,41 @@ class Take:
         yield s.normal(4, 5, 3), s.integers(0, 5, 7), 1
         yield s.normal(4, 5), s.integers(0, 5, 2, 3), -1
         yield s.normal(4, 5), s.integers(0, 5, 0), 0
+        yield s.normal(3, 4, 5).transpose(0, 2, 1), s.integers(-5, 5, 2, 2), 1
+        yield s.normal(9, 33), s.integers(0, 9, 4), 0
+        yield s.normal(5, 4), np.asarray(s.integers(-5, 5, 3), np.int32), 0
+        yield s.normal(4, 5), s.integers(-4, 4), 0
+
+
+@op("take_grad(g, indices, *, shape: Shape, axis: int) -> x")
+class TakeGrad:
+    """Zeros of a shape with g added at positions of an axis; the gradient of `take`. Repeated positions add up."""
+
+    internal = True
+
+    @staticmethod
+    def meta(g: Any, indices: Any, shape: tuple[int, ...], axis: int) -> Spec:
+        return Spec(shape, g.dtype)
+
+    @staticmethod
+    def oracle(g: Any, indices: Any, shape: tuple[int, ...], axis: int) -> Any:
+        _in_range("take_grad", indices, shape[axis])
+        out = np.zeros(shape, g.dtype)
+        np.add.at(out, (*(slice(None),) * axis, indices), g)
+        return out
+
+    @staticmethod
+    def vjp(need: Any, g: Any, indices: Any, axis: int) -> Any:
+        return F.take(g, indices, axis=axis), None
+
+    @staticmethod
+    def samples(s: Any) -> Any:
+        yield s.normal(9), s.integers(-6, 6, 9), (6,), 0
+        yield s.normal(4, 7, 3), s.integers(0, 5, 7), (4, 5, 3), 1
+        yield s.normal(4, 2, 3), s.integers(0, 5, 2, 3), (4, 5), 1
+        yield s.normal(0, 5), s.integers(0, 5, 0), (4, 5), 0
+        yield s.normal(70, 33).T, s.integers(-2, 2, 70), (33, 2), 1  # long runs of one position, a strided gradient
+        yield s.normal(5), s.integers(-4, 4), (4, 5), 0
 
 
 def _as_many_axes(x: Any, indices: Any) -> None:
@@ -80,20 +114,54 @@ class TakeAlongAxis:
         _as_many_axes(x, indices)
         (a,) = axes_of("take_along_axis", axis, x.ndim)
         _in_range("take_along_axis", indices, x.shape[a])
-        return x[_along(x.shape, indices, axis)]
+        return x[along(x.shape, indices, axis)]
 
     @staticmethod
     def vjp(need: Any, g: Any, x_spec: Any, indices: Any, axis: int) -> Any:
-        return F.scatter_index(g, shape=x_spec.shape, index=_along(x_spec.shape, indices._a, axis)), None
+        return F.take_along_axis_grad(g, indices, shape=x_spec.shape, axis=axis % len(x_spec.shape)), None
 
     @staticmethod
     def samples(s: Any) -> Any:
         yield s.normal(4, 5), s.integers(-5, 5, 4, 5), -1
         yield s.normal(4, 5, 3), s.integers(0, 4, 2, 5, 3), 0
         yield s.normal(4, 5), s.integers(0, 5, 1, 2), 1
+        yield s.normal(1, 5), s.integers(-5, 5, 3, 2), 1
+        yield s.normal(5, 4).T, np.asarray(s.integers(-5, 5, 4, 1), np.int32), 1
+        yield s.normal(4, 5), s.integers(0, 5, 4, 0), 1
 
 
-def _along(shape: tuple[int, ...], indices: Any, axis: int) -> tuple[Any, ...]:
+@op("take_along_axis_grad(g, indices, *, shape: Shape, axis: int) -> x")
+class TakeAlongAxisGrad:
+    """Zeros of a shape with g added where `take_along_axis` took it from. Repeated positions add up."""
+
+    internal = True
+
+    @staticmethod
+    def meta(g: Any, indices: Any, shape: tuple[int, ...], axis: int) -> Spec:
+        return Spec(shape, g.dtype)
+
+    @staticmethod
+    def oracle(g: Any, indices: Any, shape: tuple[int, ...], axis: int) -> Any:
+        _in_range("take_along_axis_grad", indices, shape[axis])
+        out = np.zeros(shape, g.dtype)
+        np.add.at(out, along(shape, indices, axis), g)
+        return out
+
+    @staticmethod
+    def vjp(need: Any, g: Any, indices: Any, axis: int) -> Any:
+        return F.take_along_axis(g, indices, axis=axis), None
+
+    @staticmethod
+    def samples(s: Any) -> Any:
+        yield s.normal(4, 5), s.integers(-5, 5, 4, 5), (4, 5), 1
+        yield s.normal(2, 5, 3), s.integers(0, 4, 2, 5, 3), (4, 5, 3), 0
+        yield s.normal(4, 2), s.integers(0, 5, 1, 2), (4, 5), 1
+        yield s.normal(3, 2), s.integers(-5, 5, 3, 2), (1, 5), 1
+        yield s.normal(1, 4).T, np.asarray(s.integers(-5, 5, 4, 1), np.int32), (4, 5), 1
+        yield s.normal(4, 0), s.integers(0, 5, 4, 0), (4, 5), 1
+
+
+def along(shape: tuple[int, ...], indices: Any, axis: int) -> tuple[Any, ...]:
     """The index that takes ``indices`` along one axis and every position of the others."""
     a = axis % len(shape)
     out: list[Any] = []

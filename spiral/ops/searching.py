@@ -1,4 +1,4 @@
-"""Where values are: positions, sorted insertion, distinct values. Shapes of results depend on the data."""
+"""Where values are: positions, sorted insertion, the largest, distinct values."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 
 from spiral.backend import Spec
 from spiral.dtype import DEFAULT_INT, promote
-from spiral.errors import ArgumentError, ShapeError
-from spiral.op import op
+from spiral.errors import ArgumentError, ShapeError, received
+from spiral.op import F, op
+from spiral.ops.shapes import axes_of
 
 
 @op("nonzero(x) -> *indices")
@@ -62,6 +63,59 @@ class SearchSorted:
     def samples(s: Any) -> Any:
         yield np.sort(s.normal(9)), s.normal(3, 4), "left"
         yield np.sort(s.integers(0, 5, 9)), s.integers(-1, 6, 8), "right"
+
+
+@op("top_k(x, *, k: int, axis: int = -1, largest: bool = True) -> values, indices")
+class TopK:
+    """The k largest (or smallest) elements along an axis, in order, and where they are.
+
+    Of equal elements the first comes first. NaN counts as the largest value, as in `sort`.
+    """
+
+    @staticmethod
+    def meta(x: Any, k: int, axis: int, largest: bool) -> tuple[Spec, Spec]:
+        (a,) = axes_of("top_k", axis, x.ndim)
+        if not isinstance(k, int) or isinstance(k, bool) or not 0 <= k <= x.shape[a]:
+            raise ArgumentError(
+                f"top_k: k must be in [0, {x.shape[a]}], the length of axis {axis}; received {received(k)}."
+            )
+        shape = (*x.shape[:a], k, *x.shape[a + 1 :])
+        return Spec(shape, x.dtype), Spec(shape, DEFAULT_INT)
+
+    @staticmethod
+    def oracle(x: Any, k: int, axis: int, largest: bool) -> Any:
+        if largest:  # from behind, so that equal elements keep their order
+            order = x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, stable=True), axis)
+        else:
+            order = np.argsort(x, axis, stable=True)
+        indices = np.take(order, np.arange(k), axis)
+        return np.take_along_axis(x, indices, axis), indices
+
+    @staticmethod
+    def decompose(x: Any, k: int, axis: int, largest: bool) -> Any:
+        (a,) = axes_of("top_k", axis, x.ndim)
+        order = F.argsort(x.detach(), axis=a, descending=largest)
+        indices = F.getitem(order, index=(*(slice(None),) * a, slice(0, k)))
+        return F.take_along_axis(x, indices, axis=a), indices
+
+    @staticmethod
+    def vjp(need: Any, g: Any, x_spec: Any, indices: Any, axis: int) -> Any:
+        if g[0] is None:
+            return (None,)
+        return (F.take_along_axis_grad(g[0], indices, shape=x_spec.shape, axis=axis % len(x_spec.shape)),)
+
+    @staticmethod
+    def samples(s: Any) -> Any:
+        yield s.normal(4, 65), 5, -1, True
+        yield s.normal(4, 9, 3), 4, 1, False
+        yield s.normal(7, 5).T, 7, -1, True
+        yield s.normal(3, 4), 0, 0, True
+        yield s.normal(0, 4), 2, 1, True
+        yield s.array([1.0, np.inf, 2.0, 1.0, 2.0, np.inf]), 5, 0, True
+        yield s.array([np.inf, 1.0, 1.0, 0.0, -0.0]), 4, 0, False
+        yield s.array([[np.nan, np.inf, 0.5, -np.inf], [1e-40, -1e-40, 0.0, np.nan]]), 3, 1, True
+        yield s.array([[np.nan, np.inf, 0.5, -np.inf], [1e-40, -1e-40, 0.0, np.nan]]), 4, 1, False
+        yield s.integers(-3, 3, 2, 129), 129, -1, True
 
 
 @op("unique(x) -> values, indices, inverse, counts")

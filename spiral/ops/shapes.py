@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from spiral.backend import Spec
-from spiral.dtype import DEFAULT_FLOAT, DEFAULT_INT, DType, promote, weak
+from spiral.dtype import DEFAULT_FLOAT, DEFAULT_INT, DType, float32, promote, weak
 from spiral.errors import ArgumentError, DTypeError, ShapeError, received
 from spiral.op import F
 from spiral.tensor_core import TensorCore
@@ -103,6 +103,11 @@ def like(g: Any, spec: Any) -> Any:
     if g.dtype is not spec.dtype:
         g = F.astype(g, spec.dtype)
     return g
+
+
+def statistics_dtype(dtype: DType) -> DType:
+    """In what a row's mean, rstd or log-sum-exp is kept: 16 bits would round all of the row's gradient alike."""
+    return float32 if dtype.storage_only else dtype
 
 
 def same(x: Any) -> Spec:

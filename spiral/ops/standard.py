@@ -17,7 +17,7 @@ from spiral.op import F
 from spiral.ops.composite import constant
 from spiral.ops.shapes import axes_of, need_array
 
-__all__ = ["astype", "concat", "cumulative_prod", "cumulative_sum", "prod", "reshape", "searchsorted", "sum"]
+__all__ = ["astype", "concat", "cumulative_prod", "cumulative_sum", "prod", "reshape", "searchsorted", "sum", "top_k"]
 
 
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
@@ -131,3 +131,31 @@ def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None)
         sorter: positions that sort x1, where it is not sorted itself.
     """
     return F.searchsorted(x1 if sorter is None else F.take(x1, sorter, axis=0), x2, side=side)
+
+
+def top_k(x: Any, k: int, /, *, axis: int = -1, largest: bool = True) -> tuple[Any, Any]:
+    """The k largest (or smallest) elements along an axis, in order, and where they are.
+
+    Of equal elements the first comes first, and NaN counts as the largest value, as in `sort`.
+
+    Args:
+        x: at least one axis.
+        k: how many, at most the length of the axis.
+        axis: along which.
+        largest: whether the largest are wanted, in falling order; else the smallest, rising.
+
+    Returns:
+        Values, through which gradients flow, and integer indices; both have length k along the axis.
+
+    Raises:
+        ArgumentError: k or axis is out of range.
+
+    Example:
+        >>> import spiral as sp
+        >>> values, indices = sp.top_k(sp.asarray([3.0, 9.0, 4.0, 9.0]), 3)
+        >>> values.tolist(), indices.tolist()
+        ([9.0, 9.0, 4.0], [1, 3, 2])
+    """
+    need_array("top_k", x=x)
+    values, indices = F.top_k(x, k=k, axis=axis, largest=largest)
+    return values, indices.detach()

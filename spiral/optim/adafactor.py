@@ -1,8 +1,7 @@
-"""Adafactor, made of tensor ops."""
+"""Adafactor."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,31 +65,21 @@ class Adafactor(Optimizer):
         grads: list[Tensor],
         slots: dict[str, list[Tensor]],
     ) -> None:
-        for p, grad in zip(params, grads, strict=True):
-            self._update_one(group, step, p.detach(), grad.detach(), self.state[p])
-
-    def _update_one(self, group: dict[str, Any], step: int, p: Tensor, grad: Tensor, state: dict[str, Any]) -> None:
-        eps1 = finfo(p.dtype).eps if group["eps"][0] is None else group["eps"][0]
-        share = step ** group["beta2_decay"]
-        alpha = ops.maximum(_rms(p), group["eps"][1]) * min(group["lr"], 1.0 / math.sqrt(step))
-        if group["weight_decay"]:
-            ops.scale_([p], factor=1.0 - group["lr"] * group["weight_decay"])
-        square = ops.square(grad)
-        if p.ndim > 1:
-            row, col = state["row_var"], state["col_var"]
-            _move(row, ops.mean(square, axis=-1, keepdims=True), share)
-            _move(col, ops.mean(square, axis=-2, keepdims=True), share)
-            estimate = row * col / ops.maximum(ops.mean(row, axis=-2, keepdims=True), eps1)
-        else:
-            _move(state["variance"], square, share)
-            estimate = state["variance"]
-        update = ops.rsqrt(ops.maximum(estimate, eps1 * eps1)) * grad
-        p.copy_(p - update * (alpha / ops.maximum(_rms(update) / group["d"], 1.0)))
-
-
-def _rms(x: Tensor) -> Tensor:
-    return ops.sqrt(ops.mean(ops.square(x)))
-
-
-def _move(average: Tensor, value: Tensor, share: float) -> None:
-    average.copy_(average + (value - average) * share)
+        eps1, eps2 = group["eps"]
+        by_dtype: dict[Any, list[int]] = {}
+        for i, p in enumerate(params):
+            by_dtype.setdefault(p.dtype, []).append(i)
+        for dtype, numbers in by_dtype.items():  # one call, unless dtypes with other resolutions are mixed
+            states = [self.state[params[i]] for i in numbers]
+            ops.adafactor(
+                [params[i].detach() for i in numbers],
+                [grads[i].detach() for i in numbers],
+                *([state.get(slot) for state in states] for slot in self.slots),
+                lr=group["lr"],
+                beta2_decay=group["beta2_decay"],
+                eps1=finfo(dtype).eps if eps1 is None else eps1,
+                eps2=eps2,
+                d=group["d"],
+                weight_decay=group["weight_decay"],
+                step=step,
+            )

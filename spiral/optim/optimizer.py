@@ -230,7 +230,7 @@ class Optimizer:
             if len(problems) > before:
                 continue
             fresh[p] = {
-                slot: int(value) if slot == "step" else asarray(value, dtype=p.dtype, copy=True)
+                slot: int(value) if slot == "step" else asarray(value, dtype=p.dtype, device=p.device, copy=True)
                 for slot, value in entries.items()
             }
         if problems:

@@ -80,4 +80,4 @@ def host_driver() -> Any:
     from spiral.testing.recording import RecordingDriver
 
     patch()
-    return RecordingDriver(cc=0)
+    return RecordingDriver(on_processor=True)

@@ -10,7 +10,6 @@ from typing import Any
 import spiral as sp
 from spiral import nn
 from spiral.errors import ArgumentError, TrainingError
-from spiral.optim import scale_grads
 from spiral.tensor import Tensor
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -82,9 +81,11 @@ class MixedPrecision:
 
     def unscale(self) -> list[Tensor]:
         """Divide the masters' gradients by the scale; gives those that there are."""
-        if self.scale != 1.0:
-            scale_grads(self.masters, 1.0 / self.scale)
-        return [master.grad for master in self.masters if master.grad is not None]
+        gradients = [master.grad for master in self.masters if master.grad is not None]
+        if self.scale != 1.0 and gradients:
+            with sp.no_grad():  # in place: `backward` has made each of them
+                sp.ops.unscale_(gradients, factor=1.0 / self.scale)
+        return gradients
 
     @property
     def may_overflow(self) -> bool:

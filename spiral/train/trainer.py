@@ -491,7 +491,7 @@ def _overwrite(weights: Mapping[str, Tensor], arrays: Mapping[str, NDArray[Any]]
         raise FormatError(f"{source}: expected this model's weights; missing, unexpected or misshapen: {wrong[:6]}.")
     with sp.no_grad():
         for name, weight in weights.items():
-            weight.detach().copy_(sp.asarray(np.asarray(arrays[name], np.float32)))
+            weight.detach().copy_(sp.asarray(np.asarray(arrays[name], np.float32), device=weight.device))
 
 
 def _is_due(step: int, every: int) -> bool:

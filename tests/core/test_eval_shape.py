@@ -9,7 +9,7 @@ from spiral.backend import Spec
 from spiral.errors import CapabilityError, DeviceError, NoValueError, ShapeError
 from spiral.op import OPS
 from spiral.shape_evaluation import shapes_only
-from spiral.testing.conformance import samples_of, to_tensor
+from spiral.testing.oracle import samples_of, to_tensor
 
 TOKENS = Spec((2, 5), sp.int64)
 CASES = {

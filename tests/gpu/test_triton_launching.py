@@ -260,7 +260,33 @@ def test_resources_of_something_else_are_an_error():
 
 def test_compiled_kernels_are_refused_on_host_memory():
     with pytest.raises(KernelError, match="add: .*recording driver without TRITON_INTERPRET=1"):
-        TritonKernel(add, ADD, {"BLOCK": 128})(RecordingDriver(0), (1, 1, 1), 0, 0, 0, 1, 1.0)
+        TritonKernel(add, ADD, {"BLOCK": 128})(RecordingDriver(on_processor=True), (1, 1, 1), 0, 0, 0, 1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("n", "threads"), [(1, 32), (256, 32), (257, 128), (4096, 256), (8192, 512), (8193, 256), (10**6, 256)]
+)
+def test_a_norm_is_one_launch_sized_for_its_rows(n, threads):
+    from spiral.backends.triton import norm
+
+    gpu = RecordingDriver(90)
+    x, y = (DeviceArray.empty(gpu, (3, n), np.dtype(np.float32)) for _ in range(2))
+    weight, bias, rows, more = arrays(gpu, n, n, 3, 3)
+    gpu.calls.clear()
+    norm.layer_norm(x, weight, bias, 1e-5, y, rows, more)
+    norm.rms_norm(x, None, 1e-6, y, rows)
+    launches = [(c.name, c.grid, c.block) for c in gpu.calls if c.method != "load"]
+    assert launches == [(k, (3, 1, 1), (threads, 1, 1)) for k in ("layer_norm", "rms_norm")]
+
+
+def test_a_norm_of_no_rows_launches_nothing():
+    from spiral.backends.triton import norm
+
+    gpu = RecordingDriver(90)
+    x = DeviceArray.empty(gpu, (0, 4), np.dtype(np.float32))
+    (rows,) = arrays(gpu, 0)
+    norm.rms_norm(x, None, 1e-6, x, rows)
+    assert gpu.launches == 0
 
 
 def test_a_device_that_is_gone_takes_its_kernels_along():

@@ -5,11 +5,8 @@ import os
 import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
+os.environ.setdefault("SPIRAL_GPU", "interpreter")  # or processor: CUDA C++ runs beside it, on the same memory
 
-from spiral.gpu import use_driver  # noqa: E402
 from spiral.testing import triton_interpreter  # noqa: E402
-from spiral.testing.recording import RecordingDriver  # noqa: E402
 
 triton_interpreter.patch()
-if not os.environ.get("SPIRAL_GPU"):  # else CUDA C++ runs beside it
-    use_driver(RecordingDriver(cc=0))

@@ -42,7 +42,7 @@ ADD = TritonKernel(add_scaled, {"x": "*fp32", "y": "*fp32", "n": "i32", "scale":
 
 
 def test_kernel_writes_the_memory_it_was_given_and_nothing_beyond():
-    gpu = RecordingDriver(cc=0)
+    gpu = RecordingDriver(on_processor=True)
     x = DeviceArray.from_host(gpu, np.arange(20, dtype=np.float32))
     y = DeviceArray.empty(gpu, (32,), np.dtype(np.float32))
     ADD(gpu, (3, 1, 1), x.address, y.address, 20, 0.5)
@@ -54,7 +54,7 @@ def test_kernel_writes_the_memory_it_was_given_and_nothing_beyond():
 
 
 def test_programs_see_all_three_axes_and_64_bit_numbers():
-    gpu = RecordingDriver(cc=0)
+    gpu = RecordingDriver(on_processor=True)
     kernel = TritonKernel(where_am_i, {"y": "*i64", "big": "i64"}, {"WIDTH": 1})
     y = DeviceArray.empty(gpu, (12,), np.dtype(np.int64))
     kernel(gpu, (2, 3, 2), y.address, 7)
@@ -65,11 +65,11 @@ def test_programs_see_all_three_axes_and_64_bit_numbers():
 
 def test_numbers_have_their_declared_width():
     with pytest.raises(OverflowError):
-        ADD(RecordingDriver(cc=0), (1, 1, 1), 0, 0, 2**31, 1.0)
+        ADD(RecordingDriver(on_processor=True), (1, 1, 1), 0, 0, 2**31, 1.0)
 
 
 def test_failing_kernel_says_which_and_why():
-    gpu = RecordingDriver(cc=0)
+    gpu = RecordingDriver(on_processor=True)
     x = DeviceArray.empty(gpu, (1,), np.dtype(ml_dtypes.bfloat16))
     kernel = TritonKernel(square_bfloat16, {"x": "*bf16", "y": "*bf16"})
     with pytest.raises(KernelError, match="square_bfloat16: fails in Triton's interpreter: .*widen right after"):

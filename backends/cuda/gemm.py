@@ -1,0 +1,105 @@
+"""Products of matrices with strides, on the tiles of ``kernels/cuda``."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+from spiral.backends.cuda.arrays import NAMES, THREADS, blocks, collapsed, dense
+from spiral.backends.cuda.launching import Source
+from spiral.backends.cuda.products import MMA_TILES, PRODUCT_FORMAT, SIMT_TILES, Kind, products
+from spiral.device_array import DeviceArray
+from spiral.dtype import FLOATS, as_dtype
+
+STRIDED = Kind("Strided", "P5i4i4x4q")
+MATRIX = Kind("Matrix", "PPqqi4x")
+BATCH_AXES = 4
+_LONGEST_STRIDE = 2**31 - 1
+ACTIVATIONS = {"none": 0, "relu": 1}
+
+LINEAR = Source("linear.cu")
+_WAYS = tuple(itertools.product((True, False), repeat=2))
+
+
+def transposed(x: DeviceArray) -> DeviceArray:
+    """x with its last two axes exchanged."""
+    return x.transpose((*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+
+
+# the exact tiles have no ways of their own
+_PRODUCTS = {
+    (d, *way): p for d in SIMT_TILES for p in (products(LINEAR, d, STRIDED, STRIDED, MATRIX),) for way in _WAYS
+}
+_PRODUCTS |= {
+    (d, *way): products(LINEAR, d, STRIDED, STRIDED, MATRIX, way[0], way[1]) for d in MMA_TILES for way in _WAYS
+}
+_SUMS = {d: LINEAR.kernel(f"spiral::column_sums<{NAMES[d]}>", "P", MATRIX.format, PRODUCT_FORMAT) for d in FLOATS}
+
+
+def strided(x: DeviceArray, lengths: tuple[int, ...], steps: tuple[int, ...]) -> tuple[bool, Any]:
+    """Whether x (..., rows, k) lies along k, and the values of its ``Strided``."""
+    size, rest = x.dtype.itemsize, BATCH_AXES - len(lengths)
+    row, k = (s // size for s in x.strides[-2:])
+    along_k = k == 1 or row != 1
+    other, near, length = (row, k, x.shape[-1]) if along_k else (k, row, x.shape[-2])
+    per_piece = 16 // size
+    steps = tuple(s // size for s in steps)
+    pieces = near == 1 and not (x.address % 16 or any(v % per_piece for v in (other, length, *steps)))
+    return along_k, (
+        x.address, row, k, *x.shape[-2:], pieces, *(1,) * rest, *lengths, *(0,) * rest, *steps
+    )  # fmt: skip
+
+
+def multiply(
+    x: DeviceArray,
+    w: DeviceArray,
+    y: DeviceArray,
+    bias: DeviceArray | None = None,
+    activation: str = "none",
+    splits: int = 0,
+) -> None:
+    """y = activation(x w^T + bias) for x (..., M, K), w (..., N, K) and dense y (..., M, N) of one dtype.
+
+    Leading axes of x and w broadcast; any strides. Overwrites y.
+    """  # fmt: skip
+    size = x.dtype.itemsize
+    if any(s % size or abs(s) // size > _LONGEST_STRIDE for a in (x, w) for s in a.strides[-2:]):
+        x, w = dense(x), dense(w)
+    m, n, k = x.shape[-2], w.shape[-2], x.shape[-1]
+    lead = y.shape[:-2]
+    shared_w = w.ndim == 2 or all(d == 1 for d in w.shape[:-2])
+    if lead and shared_w:  # one w for all: more rows, where they are equally far apart
+        rows = x.reshape_view((-1, k)) if x.size else None
+        if rows is not None and rows.shape[0] == m * math.prod(lead):
+            w = w if w.ndim == 2 else w.reshape_view(w.shape[-2:]) or dense(w)
+            x, m, lead = rows, rows.shape[0], ()
+    wide_x, wide_w = x.broadcast_to((*lead, m, k)), w.broadcast_to((*lead, n, k))
+    lengths, (x_steps, w_steps) = collapsed(lead, wide_x.strides[:-2], wide_w.strides[:-2])
+    if len(lengths) > BATCH_AXES:
+        wide_x, wide_w = dense(wide_x), dense(wide_w)
+        lengths, (x_steps, w_steps) = collapsed(lead, wide_x.strides[:-2], wide_w.strides[:-2])
+    batch = math.prod(lead)
+    x_along_k, a = strided(wide_x, lengths, x_steps)
+    w_along_k, b = strided(wide_w, lengths, w_steps)
+    to = (y.address, 0 if bias is None else bias.address, m, n, ACTIVATIONS[activation])
+    _PRODUCTS[as_dtype(y.dtype), x_along_k, w_along_k](y.memory, m, n, k, batch, a, b, to, splits)
+
+
+def column_sums(x: DeviceArray, y: DeviceArray, splits: int = 0) -> None:
+    """y = sum of x (rows, n) over its rows; y dense, of x's dtype. Overwrites y."""
+    gpu, (rows, n), d = y.memory, x.shape, as_dtype(y.dtype)
+    if not n:
+        return
+    x = dense(x)
+    across = -(-n // 32)
+    splits = splits or max(1, min(4 * gpu.facts.multiprocessors // across, rows // 64))
+    chunk = max(1, -(-rows // splits))
+    splits = max(1, -(-rows // chunk))
+    of_dtype = _PRODUCTS[d, True, True]
+    part = DeviceArray.empty(gpu, (splits, n), of_dtype.wide) if splits > 1 else None
+    shape = (0 if part is None else part.address, 1, n, rows, chunk, 1, across, 1)
+    to = (y.address, 0, 1, n, 0)
+    _SUMS[d](gpu, (across, splits, 1), (32, 8, 1), x.address, *to, *shape)
+    if part is not None:
+        of_dtype.finish(gpu, blocks(n), (THREADS, 1, 1), *shape, *to, splits)
