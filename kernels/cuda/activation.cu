@@ -16,40 +16,43 @@ __device__ inline A two_u(A x) { return x * ((A)0.07135481627159 * x * x + (A)1.
 
 SPIRAL_UNARY(Sigmoid, logistic(x))
 SPIRAL_UNARY(Relu, x < 0 ? (A)0 : x)  // this way round keeps NaN
-SPIRAL_UNARY(Silu, x * logistic(x))
-SPIRAL_UNARY(Gelu, x * normal_below(x))
-SPIRAL_UNARY(GeluTanh, x * logistic(two_u(x)))
 
-// of a gradient and the activation's result (Relu) or argument
-struct ReluGrad {
+// with their derivatives
+struct Silu {
+  template <class A> static __device__ A of(A x) { return x * logistic(x); }
   template <class A>
-  static __device__ A of(A g, A y) { return y > 0 ? g : (A)0; }
-};
-struct SiluGrad {
-  template <class A>
-  static __device__ A of(A g, A x) {
+  static __device__ A slope(A x) {
     const A s = logistic(x);
-    return g * s * (1 + x * (1 - s));
+    return s * (1 + x * (1 - s));
   }
 };
-struct GeluGrad {
+struct Gelu {
+  template <class A> static __device__ A of(A x) { return x * normal_below(x); }
   template <class A>
-  static __device__ A of(A g, A x) {
-    return g * (normal_below(x) + x * (A)0.39894228040143267794 * exp((A)-0.5 * x * x));
+  static __device__ A slope(A x) {
+    return normal_below(x) + x * (A)0.39894228040143267794 * exp((A)-0.5 * x * x);
   }
 };
-struct GeluTanhGrad {
+struct GeluTanh {
+  template <class A> static __device__ A of(A x) { return x * logistic(two_u(x)); }
   template <class A>
-  static __device__ A of(A g, A x) {
+  static __device__ A slope(A x) {
     const A s = logistic(two_u(x)), z = x * x;
-    return g * (s + s * (1 - s) * x * ((A)0.21406444881477 * z + (A)1.59576912160573));
+    return s + s * (1 - s) * x * ((A)0.21406444881477 * z + (A)1.59576912160573);
   }
 };
-SPIRAL_BINARY(Swiglu, x * logistic(x) * y)  // of a and b
 
-// da = g * b * silu'(a), db = g * silu(a), n elements; operands g, a, b of the layout. Overwrites da and db.
-template <class T>
-__global__ void swiglu_grad(
+// of a gradient and relu's result
+SPIRAL_BINARY(ReluGrad, y > 0 ? x : (A)0)
+// of a gradient and the function's argument
+template <class F>
+SPIRAL_BINARY(Gradient, x * F::slope(y))
+template <class F>
+SPIRAL_BINARY(Gated, F::of(x) * y)
+
+// da = g * b * F'(a), db = g * F(a), n elements; operands g, a, b of the layout. Overwrites da and db.
+template <class F, class T>
+__global__ void gated_grad(
     const T* g, const T* a, const T* b, T* da, T* db, u32 n, const __grid_constant__ Layout<3> l) {
   constexpr int N = run_length<T, T>();
   typedef Arithmetic<T> A;
@@ -65,9 +68,9 @@ __global__ void swiglu_grad(
     Run<T, N> r, q;
 #pragma unroll
     for (int j = 0; j < N; j++) {
-      const A gj = up(v[k][0].at[j]), aj = up(v[k][1].at[j]), bj = up(v[k][2].at[j]), s = logistic(aj);
-      r.at[j] = down<T>(gj * bj * s * (1 + aj * (1 - s)));
-      q.at[j] = down<T>(gj * aj * s);
+      const A gj = up(v[k][0].at[j]), aj = up(v[k][1].at[j]), bj = up(v[k][2].at[j]);
+      r.at[j] = down<T>(gj * bj * F::slope(aj));
+      q.at[j] = down<T>(gj * F::of(aj));
     }
     store_run<N>(da + i, r, n - i);
     store_run<N>(db + i, q, n - i);

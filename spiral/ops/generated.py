@@ -79,6 +79,7 @@ __all__ = [
     'erf',
     'exp',
     'expm1',
+    'fill_',
     'flip',
     'floor',
     'floor_divide',
@@ -698,6 +699,14 @@ _expm1 = OPS['expm1'].call
 def expm1(x: Tensor, /) -> Tensor:
     """exp(x) - 1, exact near 0."""
     return _expm1(x)  # type: ignore[no-any-return]
+
+
+_fill_ = OPS['fill_'].call
+
+
+def fill_(x: Tensor, /, *, value: float) -> None:
+    """Overwrites every element of x with one value, rounded to the dtype of x; constants on devices are made by it."""
+    return _fill_(x, value)  # type: ignore[no-any-return]
 
 
 _flip = OPS['flip'].call

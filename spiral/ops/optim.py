@@ -396,3 +396,29 @@ class Copy(_Step):
     @staticmethod
     def samples(s: Any) -> Any:
         yield s.normal(3, 5), s.normal(5)
+
+
+@op("fill_(x, *, value: float) -> ()")
+class Fill(_Step):
+    """Overwrites every element of x with one value, rounded to the dtype of x; constants on devices are made by it."""
+
+    mutates = ("x",)
+
+    @staticmethod
+    def meta(x: Any, value: float) -> tuple[Spec, ...]:
+        return ()
+
+    @staticmethod
+    def oracle(x: Any, value: float) -> tuple[()]:
+        x[...] = value
+        return ()
+
+    @staticmethod
+    def samples(s: Any) -> Any:
+        yield s.normal(3, 5), 1.5
+        yield s.normal(2049), 0.0
+        yield s.normal(7), -0.0
+        yield s.normal(4, 6)[:, ::2], -2.0
+        yield s.integers(0, 9, 5), 3
+        yield s.normal(), 1.0
+        yield s.normal(0, 4), 1.0
