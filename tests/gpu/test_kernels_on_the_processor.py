@@ -14,8 +14,8 @@ def test_rms_norm_equals_numpy(bench, name):
     x, w = rng.standard_normal((rows, n)).astype(TYPES[name]), rng.standard_normal(n).astype(TYPES[name])
     bx, bw, y, rstd = bench.put(x), bench.put(w), bench.gpu.allocate(x.nbytes), bench.gpu.allocate(rows * x.itemsize)
     bench.run(
-        f"spiral::rms_norm<{name}>", "P P P P i d", bx, bw, y, rstd, n, 1e-6, grid=(rows, 1, 1), block=(256, 1, 1),
-        file="norm.cu",
+        f"spiral::norm_rows<{name}, false>", "P P P P P P P P q q q q i i i d", bx, 0, 0, bw, 0, y, 0, rstd,
+        rows, n, 0, 0, 1, 64, 1, 1e-6, grid=(rows, 1, 1), block=(64, 1, 1), file="norm.cu",
     )  # fmt: skip
     wide = x.astype(np.float64)
     expected = 1 / np.sqrt((wide**2).mean(axis=1) + 1e-6)
