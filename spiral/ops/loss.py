@@ -119,6 +119,8 @@ class CrossEntropy:
         for reduction in _REDUCTIONS:
             yield s.normal(7, 11), s.integers(0, 11, 7), -100, 0.0, 0.0, reduction
         yield s.normal(7, 65, scale=10.0), s.integers(0, 65, 7), 3, 0.1, 1e-3, "mean"
+        yield s.normal(3, 1025), s.integers(0, 1025, 3), -100, 0.0, 0.0, "mean"
+        yield s.normal(33, 5).T, np.array([0, 32, -7, 5, -7]), -7, 0.0, 0.0, "sum"
 
 
 @op(

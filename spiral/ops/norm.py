@@ -80,6 +80,8 @@ class LayerNormGrad:
         for shape in ((4, 8), (2, 3, 65)):
             x = s.normal(*shape)
             yield s.normal(*shape), x, s.normal(shape[-1]), x.mean(-1), 1.0 / np.sqrt(x.var(-1) + 1e-5)
+        x = s.normal(9, 33)
+        yield s.normal(33, 9).T, x, None, x.mean(-1), 1.0 / np.sqrt(x.var(-1) + 1e-5)
 
 
 @op("rms_norm(x, weight?, *, eps: float = 1e-6) -> y, rstd:hidden")
@@ -113,6 +115,7 @@ class RMSNorm:
         yield s.normal(4, 8), s.normal(8), 1e-6
         yield s.normal(2, 3, 65), None, 1e-6
         yield s.normal(0, 4), s.normal(4), 1e-6
+        yield s.normal(2, 1025), s.normal(1025), 1e-6
 
 
 @op("rms_norm_grad(g, x, weight?, rstd) -> dx, dw")
@@ -138,6 +141,8 @@ class RMSNormGrad:
         for shape in ((4, 8), (2, 3, 65)):
             x = s.normal(*shape)
             yield s.normal(*shape), x, s.normal(shape[-1]), 1.0 / np.sqrt((x * x).mean(-1) + 1e-6)
+        x = s.normal(9, 33)
+        yield s.normal(33, 9).T, x, None, 1.0 / np.sqrt((x * x).mean(-1) + 1e-6)
 
 
 class _Softmax:
@@ -154,6 +159,12 @@ class _Softmax:
         yield s.normal(4, 8), 0
         yield s.normal(2, 1), -1
         yield s.normal(0, 4), -1
+        yield s.normal(2, 1025), -1
+        yield s.normal(3, 40, 2).transpose(2, 0, 1), 1
+        masked = s.normal(4, 33)
+        masked[0, 5:], masked[1, :32], masked[2, 7] = -np.inf, -np.inf, np.nan
+        yield masked, -1
+        yield masked, 0
 
 
 @op("softmax(x, *, axis: int = -1) -> y")
@@ -197,6 +208,7 @@ class SoftmaxGrad:
     def samples(s: Any) -> Any:
         yield s.normal(4, 8), s.uniform(4, 8), -1
         yield s.normal(4, 8), s.uniform(4, 8), 0
+        yield s.normal(3, 65), s.uniform(65, 3).T, -1
 
 
 @op("log_softmax(x, *, axis: int = -1) -> y")
