@@ -25,9 +25,9 @@ _EXACT = (float32, float64)
 
 def _all_ways(d: DType, a: Kind, b: Kind, y: Kind) -> dict[tuple[DType, bool, bool], Any]:
     if d in MMA_TILES:
-        return {(d, *way): products(_GROUPED, d, a, b, y, *way, FINDING_TILES) for way in _WAYS}
+        return {(d, i, j): products(_GROUPED, d, a, b, y, i, j, FINDING_TILES) for i, j in _WAYS}
     both = products(_GROUPED, d, a, b, y, tiles=FINDING_TILES)  # the exact tiles have no ways of their own
-    return {(d, *way): both for way in _WAYS}
+    return {(d, i, j): both for i, j in _WAYS}
 
 
 _FORWARD = {way: p for d in FLOATS for way, p in _all_ways(d, _ROWS, _WEIGHT, _RESULT).items()}
