@@ -111,8 +111,9 @@ _RELU = {d.numpy: LINEAR.kernel(f"spiral::relu_in_place<{NAMES[d]}>", "P", "q") 
 
 
 def _by_columns(x: DeviceArray) -> tuple[bool, tuple[int, int, int]] | None:
-    """x (rows, k) or (batch, rows, k) as BLAS sees it, by columns: whether as its transpose; address, elements from column
-    to column and from matrix to matrix. None where it cannot."""
+    """x (rows, k) or (batch, rows, k) as BLAS sees it, by columns: whether as its transpose; address, elements from
+    column to column and from matrix to matrix. None where it cannot.
+    """
     size = x.dtype.itemsize
     row, k = (s // size for s in x.strides[-2:])
     rows, ks = x.shape[-2:]

@@ -15,7 +15,7 @@ _SOURCE = Source("rope.cu")
 # tables are of x's dtype or float32, N pairs at a time are 16 bytes of x
 _ROPE = {
     (x.numpy, table.numpy, n): _SOURCE.kernel(
-        f"spiral::rope<{NAMES[x]}, {NAMES[table]}, {n}>", "P", "P", "P", "P", "8q3i"
+        f"spiral::rope<{NAMES[x]}, {NAMES[table]}, {n}>", "P", "P", "P", "P", "8q3i4x"
     )
     for x in FLOATS for table in ((x, float32) if x.itemsize < 4 else (x,)) for n in (1, 16 // x.itemsize)
 }  # fmt: skip

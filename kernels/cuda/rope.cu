@@ -2,7 +2,7 @@
 #include "spiral.cuh"
 
 namespace spiral {
-struct Rope {  // struct format "8q3i"
+struct Rope {  // struct format "8q3i4x"
   i64 rows;             // B * H * T
   i64 heads, positions; // H, T
   i64 stride[3];        // elements from one batch, head, position of x to the next; along D it is 1
