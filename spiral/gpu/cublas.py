@@ -1,4 +1,4 @@
-"""cuBLAS through CuPy's binding of it: products of matrices where a library knows the device better than our kernels."""
+"""cuBLAS through CuPy: products of matrices where a library knows the device better than our kernels."""
 
 from __future__ import annotations
 
