@@ -6,7 +6,7 @@ import itertools
 import math
 from typing import Any
 
-from spiral.backends.cuda.arrays import NAMES, THREADS, blocks, collapsed, dense
+from spiral.backends.cuda.arrays import NAMES, THREADS, blocks, collapsed, copy_into, dense
 from spiral.backends.cuda.launching import Source
 from spiral.backends.cuda.products import MMA_TILES, PRODUCT_FORMAT, SIMT_TILES, Kind, products
 from spiral.device_array import DeviceArray
@@ -31,9 +31,7 @@ def transposed(x: DeviceArray) -> DeviceArray:
 _PRODUCTS = {
     (d, *way): p for d in SIMT_TILES for p in (products(LINEAR, d, STRIDED, STRIDED, MATRIX),) for way in _WAYS
 }
-_PRODUCTS |= {
-    (d, *way): products(LINEAR, d, STRIDED, STRIDED, MATRIX, way[0], way[1]) for d in MMA_TILES for way in _WAYS
-}
+_PRODUCTS |= {(d, a, b): products(LINEAR, d, STRIDED, STRIDED, MATRIX, a, b) for d in MMA_TILES for a, b in _WAYS}
 _SUMS = {d: LINEAR.kernel(f"spiral::column_sums<{NAMES[d]}>", "P", MATRIX.format, PRODUCT_FORMAT) for d in FLOATS}
 
 
@@ -103,3 +101,54 @@ def column_sums(x: DeviceArray, y: DeviceArray, splits: int = 0) -> None:
     _SUMS[d](gpu, (across, splits, 1), (32, 8, 1), x.address, *to, *shape)
     if part is not None:
         of_dtype.finish(gpu, blocks(n), (THREADS, 1, 1), *shape, *to, splits)
+
+
+# ---------------------------------------------------------------- the device's library
+LIBRARY_FROM = 1 << 22
+"""Multiplications from which a library is asked. Below, a launch costs as much as the product; unverified on a GPU."""
+LIBRARY_TEXT = "takes rows or columns in one stretch and 2**22 multiplications or more, on a device with a BLAS library"
+_RELU = {d.numpy: LINEAR.kernel(f"spiral::relu_in_place<{NAMES[d]}>", "P", "q") for d in FLOATS}
+
+
+def _by_columns(x: DeviceArray) -> tuple[bool, tuple[int, int, int]] | None:
+    """x (rows, k) or (batch, rows, k) as BLAS sees it, by columns: whether as its transpose; address, elements from
+    column to column and from matrix to matrix. None where it cannot.
+    """
+    size = x.dtype.itemsize
+    row, k = (s // size for s in x.strides[-2:])
+    rows, ks = x.shape[-2:]
+    step = x.strides[0] // size if x.ndim == 3 else 0
+    if k == 1 and ks <= row <= _LONGEST_STRIDE:
+        return True, (x.address, row, step)
+    if row == 1 and rows <= k <= _LONGEST_STRIDE:
+        return False, (x.address, k, step)
+    return None
+
+
+def library_takes(x: DeviceArray, w: DeviceArray) -> bool:
+    """Whether x (M, K) or (B, M, K) times w^T, for w (N, K) or (B, N, K), goes to the library of x's device."""
+    if x.size * w.shape[-2] < LIBRARY_FROM or x.dtype != w.dtype or x.ndim > 3 or w.ndim > 3:
+        return False
+    if (x.ndim == 3) != (w.ndim == 3) or (x.ndim == 3 and x.shape[0] != w.shape[0]):
+        return False
+    if getattr(x.memory, "blas", None) is None:
+        return False
+    return _by_columns(x) is not None and _by_columns(w) is not None
+
+
+def library_multiply(
+    x: DeviceArray, w: DeviceArray, y: DeviceArray, bias: DeviceArray | None = None, activation: str = "none"
+) -> None:
+    """`multiply` by the library; `library_takes` must have said yes. The bias is where the sums begin: one rounding."""
+    gpu, size = y.memory, y.dtype.itemsize
+    if bias is not None:
+        copy_into(bias.broadcast_to(y.shape), y)
+    m, n = y.shape[-2:]
+    of_x, of_w = _by_columns(x), _by_columns(w)
+    assert of_x is not None and of_w is not None
+    # by columns y is its transpose (N, M): w times x^T
+    batch, step = (y.shape[0], y.strides[0] // size) if y.ndim == 3 else (1, 0)
+    ways = of_w[0], not of_x[0]
+    gpu.blas.gemm(y.dtype, ways, (n, m, x.shape[-1]), of_w[1], of_x[1], (y.address, n, step), batch, bias is not None)
+    if activation == "relu":
+        _RELU[y.dtype](gpu, blocks(y.size, 4 * THREADS), (THREADS, 1, 1), y.address, y.size)

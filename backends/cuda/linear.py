@@ -8,7 +8,15 @@ from typing import Any
 
 from spiral.backend import ANY, Cap, Kernel
 from spiral.backends.cuda.arrays import cast, cast_into, dense
-from spiral.backends.cuda.gemm import column_sums, multiply, transposed
+from spiral.backends.cuda.gemm import (
+    LIBRARY_FROM,
+    LIBRARY_TEXT,
+    column_sums,
+    library_multiply,
+    library_takes,
+    multiply,
+    transposed,
+)
 from spiral.device_array import DeviceArray
 from spiral.dtype import FLOATS, DType, as_dtype, float32, float64, int32, int64
 
@@ -92,8 +100,84 @@ def _linear_grad(
         _gradient(lambda y: column_sums(g, y), db, d)
 
 
+# ---------------------------------------------------------------- the same through the device's library
+def _matmul_operands(x: DeviceArray, y: DeviceArray) -> tuple[DeviceArray, DeviceArray] | None:
+    """x and y^T with at most one leading axis, where they need no copy for it."""
+    if x.ndim < 2 or y.ndim < 2:
+        return None
+    w = transposed(y)
+    if x.ndim > 2 and y.ndim == 2:
+        rows = x.reshape_view((-1, x.shape[-1])) if x.size else None
+        return None if rows is None else (rows, w)
+    if x.ndim > 3:
+        if x.shape[:-2] != y.shape[:-2] or not (x.size and y.size):
+            return None
+        a, b = x.reshape_view((-1, *x.shape[-2:])), y.reshape_view((-1, *y.shape[-2:]))
+        return None if a is None or b is None else (a, transposed(b))
+    return x, w
+
+
+def _library_matmul_takes(x: DeviceArray, y: DeviceArray) -> bool:
+    found = _matmul_operands(x, y) if x.size * y.shape[-1] >= LIBRARY_FROM else None
+    return found is not None and library_takes(*found)
+
+
+def _library_matmul(x: DeviceArray, y: DeviceArray, z: DeviceArray) -> None:
+    found = _matmul_operands(x, y)
+    assert found is not None
+    a, w = found
+    to = z.reshape_view((*a.shape[:-1], w.shape[-2]))
+    assert to is not None
+    library_multiply(a, w, to)
+
+
+def _library_linear_takes(x: DeviceArray, weight: DeviceArray, bias: Any, activation: str) -> bool:
+    if x.size * weight.shape[0] < LIBRARY_FROM or (bias is not None and bias.dtype != x.dtype):
+        return False
+    rows = x.reshape_view((-1, x.shape[-1]))
+    return rows is not None and library_takes(rows, weight)
+
+
+def _library_linear(x: DeviceArray, weight: DeviceArray, bias: Any, activation: str, y: DeviceArray) -> None:
+    rows, to = x.reshape_view((-1, x.shape[-1])), y.reshape_view((-1, y.shape[-1]))
+    assert rows is not None and to is not None
+    library_multiply(rows, weight, to, bias, activation)
+
+
+def _library_linear_grad_takes(
+    g: DeviceArray, x: DeviceArray, weight: DeviceArray, need_x: bool, need_weight: bool, need_bias: bool
+) -> bool:
+    if g.size * weight.shape[1] < LIBRARY_FROM or not g.dtype == x.dtype == weight.dtype:
+        return False
+    g2, x2 = g.reshape_view((-1, weight.shape[0])), x.reshape_view((-1, weight.shape[1]))
+    if g2 is None or x2 is None:
+        return False
+    return library_takes(g2, transposed(weight)) and library_takes(transposed(g2), transposed(x2))
+
+
+def _library_linear_grad(
+    g: DeviceArray, x: DeviceArray, weight: DeviceArray, need_x: bool, need_weight: bool, need_bias: bool,
+    dx: DeviceArray, dw: DeviceArray, db: DeviceArray,
+) -> None:  # fmt: skip
+    out, width = weight.shape
+    count = math.prod(g.shape[:-1])
+    g, x = _rows(g, (count, out)), _rows(x, (count, width))
+    if need_x:
+        library_multiply(g, transposed(weight), _rows(dx, (count, width)))
+    if need_weight:
+        library_multiply(transposed(g), transposed(x), dw)
+    if need_bias:
+        column_sums(g, db)
+
+
 def kernels() -> Iterator[Kernel]:
     """The family's table."""
+    for name, fn, takes in (
+        ("matmul", _library_matmul, _library_matmul_takes),
+        ("linear", _library_linear, _library_linear_takes),
+        ("linear_grad", _library_linear_grad, _library_linear_grad_takes),
+    ):
+        yield Kernel(name, fn, Cap(FLOATS, where=takes, where_text=LIBRARY_TEXT, priority=1))
     yield Kernel("matmul", _matmul, Cap(_EXACT, integers=ANY.integers))
     yield Kernel("matmul", _matmul, _TENSOR_CORES)
     for name, fn in (("linear", _linear), ("linear_grad", _linear_grad)):

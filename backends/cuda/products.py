@@ -66,9 +66,23 @@ class Products:
             a, b, y: values of the operands' and the destination's structures.
             splits: of k; 0 chooses.
         """  # fmt: skip
-        if not m * n * batch:
-            return
-        tile = self._tile(gpu, m, n, batch)
+        if m * n * batch:
+            self.launch(gpu, self.tile(gpu, m, n, batch), m, n, k, batch, a, b, y, splits)
+
+    def launch(
+        self,
+        gpu: Driver,
+        tile: Tile,
+        m: int,
+        n: int,
+        k: int,
+        batch: int,
+        a: Sequence[Any],
+        b: Sequence[Any],
+        y: Sequence[Any],
+        splits: int = 0,
+    ) -> None:
+        """The same with a tile of `tile`'s choice."""
         tiles_m, tiles_n = -(-m // tile.m), -(-n // tile.n)
         count = tiles_m * tiles_n * batch
         splits = splits or _splits(gpu, count, k)
@@ -81,7 +95,7 @@ class Products:
         if part is not None:
             self.finish(gpu, blocks(m * n * batch), (THREADS, 1, 1), *shape, *y, splits)
 
-    def _tile(self, gpu: Driver, m: int, n: int, batch: int) -> Tile:
+    def tile(self, gpu: Driver, m: int, n: int, batch: int) -> Tile:
         """The largest tile of which there are enough to fill the device, else the smallest."""
         tile = None
         for tile in self.kernels:

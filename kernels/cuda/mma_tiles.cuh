@@ -80,9 +80,10 @@ mma_product(A a, B b, Destination y, Product<float> p) {
   i64 batch;
   int tile_m, tile_n;
   find_tile(p, batch, tile_m, tile_n);
-  a.select(batch), b.select(batch);
+  a.select(batch), b.select(batch), y.select(batch);
   const int first_m = tile_m * Tile::BM, first_n = tile_n * Tile::BN;
-  const int from = blockIdx.y * p.chunk, to = p.k - from < p.chunk ? p.k : from + p.chunk;
+  int from, to;
+  find_span(p, a, from, to);
   const int steps = (to - from + Tile::BK - 1) / Tile::BK;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int row = warp / Tile::WARPS_N * (Tile::MT * 16), column = warp % Tile::WARPS_N * (Tile::NT * 8);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -88,6 +89,15 @@ class CupyDriver:
             compiler=_compiler(),
             more={"l2": properties["l2CacheSize"], "uuid": _uuid(properties["uuid"])},
         )
+
+    @functools.cached_property
+    def blas(self) -> Any:
+        """`spiral.gpu.cublas.Cublas`, made when a product first asks; None: CuPy loads none, our kernels do it all."""
+        from spiral.gpu import cublas
+
+        found = cublas.find(self._device, self.stream)
+        self.facts.more["blas"] = found.reason if isinstance(found, Unavailable) else found.name
+        return None if isinstance(found, Unavailable) else found
 
     def allocate(self, nbytes: int) -> Any:
         """See `spiral.gpu.Driver`; from a pool of our own, in stream order."""

@@ -79,6 +79,28 @@ class Graph(Protocol):
         """Enqueues it."""
 
 
+class Blas(Protocol):
+    """A library of matrix products, which a driver may have as its attribute ``blas``."""
+
+    name: str
+    """What it is, with its version."""
+
+    def gemm(
+        self, dtype: np.dtype[Any], transposed: tuple[bool, bool], lengths: tuple[int, int, int],
+        a: tuple[int, int, int], b: tuple[int, int, int], c: tuple[int, int, int], batch: int, add: bool,
+    ) -> None:  # fmt: skip
+        """Enqueues c = op(a) op(b), or that added to c, rounded once; all lie by columns, as BLAS has it.
+
+        Args:
+            dtype: of all three; 16-bit products are summed in float.
+            transposed: whether op transposes a, and b.
+            lengths: rows of c, columns of c, and what is summed over.
+            a, b, c: address, elements from column to column, elements from matrix to matrix.
+            batch: how many matrices.
+            add: to c, instead of overwriting it.
+        """
+
+
 @runtime_checkable
 class Driver(Protocol):
     """A device. Everything is ordered on its one stream; nothing waits but `read` and `synchronize`."""
