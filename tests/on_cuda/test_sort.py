@@ -79,9 +79,10 @@ def test_searchsorted_of_many_types(side):
                           np.searchsorted(nan, nan, side))  # fmt: skip
     big = np.array([2**53, 2**53 + 2])  # a float32 would not tell them apart
     half = np.array([2.0**53 + 1], np.float32)
-    assert host_copy(sp.searchsorted(on_device(big), on_device(half), side=side)).tolist() == np.searchsorted(
-        big, half, side
-    ).tolist()
+    assert (
+        host_copy(sp.searchsorted(on_device(big), on_device(half), side=side)).tolist()
+        == np.searchsorted(big, half, side).tolist()
+    )
 
 
 def test_gradient_of_a_sort_goes_back_where_the_elements_came_from():
