@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from spiral.backend import Cap, Kernel
 from spiral.backends.cuda.arrays import THREADS, copy_into, dense
 from spiral.backends.cuda.launching import Source
-from spiral.backends.cuda.spans import KEPT, KINDS
+from spiral.backends.cuda.spans import Row, addresses_of, kinds_of, tables_of, types_of
 from spiral.backends.cuda.units import product
 from spiral.device_array import DeviceArray
 from spiral.dtype import FLOATS, float32, float64
@@ -40,7 +39,6 @@ _TENSOR = np.dtype(
      ("mean_at", np.int64), ("piece_at", np.int64), ("chunks", np.int32), ("pieces", np.int32), ("kinds", np.int32),
      ("unused", np.int32)]
 )  # fmt: skip
-Row = tuple[DeviceArray, ...]  # parameter, gradient, and row and column averages or those of all elements
 
 
 def _jobs(tensor: int, *counts: int) -> np.ndarray[Any, Any]:
@@ -53,16 +51,21 @@ def _jobs(tensor: int, *counts: int) -> np.ndarray[Any, Any]:
 
 
 class _Plan:
-    """What blocks do for tensors of certain shapes, on the device: it does not depend on where they lie."""
+    """What blocks do for tensors of certain shapes and dtypes, on the device: it does not depend on where they lie.
 
-    def __init__(self, gpu: Any, shapes: Sequence[tuple[int, ...]]) -> None:
+    Args:
+        given: parameter, gradient, and row and column averages or those of all elements, for each parameter.
+    """
+
+    def __init__(self, gpu: Any, given: Sequence[Row]) -> None:
+        shapes = [row[0].shape for row in given]
         tables: list[list[np.ndarray[Any, Any]]] = [[], [], [], []]
         self.tensors = np.zeros(len(shapes), _TENSOR)
         sums = means = pieces = 0
         for i, shape in enumerate(shapes):
             t, size = self.tensors[i], product(shape)
             t["size"], t["sums_at"], t["mean_at"], t["piece_at"] = size, sums, means, pieces
-            t["pieces"] = -(-size // _PIECE)
+            t["pieces"], t["kinds"] = -(-size // _PIECE), kinds_of(given[i])
             if len(shape) > 1:
                 lead, (rows, columns) = product(shape[:-2]), shape[-2:]
                 chunks = -(-rows // _CHUNK)
@@ -82,31 +85,10 @@ class _Plan:
         self.sums, self.means, self.pieces = sums, means, pieces
 
 
-class _Tables:
-    """A device's plans by shapes and tables of tensors by addresses, those that were used last."""
-
-    def __init__(self) -> None:
-        self.plans: OrderedDict[Any, _Plan] = OrderedDict()
-        self.tensors: OrderedDict[Any, DeviceArray] = OrderedDict()
-
-
-def _kept(known: OrderedDict[Any, Any], key: Any, make: Any) -> Any:
-    found = known.get(key)
-    if found is None:
-        found = known[key] = make()
-        if len(known) > KEPT:
-            known.popitem(last=False)
-    else:
-        known.move_to_end(key)
-    return found
-
-
 def _filled(gpu: Any, plan: _Plan, rows: Sequence[Row]) -> DeviceArray:
     table = plan.tensors.copy()
-    for t, row in zip(table, rows, strict=True):
-        t["kinds"] = sum(KINDS[x.dtype] << 4 * k for k, x in enumerate(row))
-        for k, x in enumerate(row):
-            t["at"][k] = x.address
+    # those without rows and columns have three tensors; the fourth is not looked at
+    table["at"] = [[x.address for x in (*row, row[-1])[:4]] for row in rows]
     return DeviceArray.from_host(gpu, table.view(np.uint8))
 
 
@@ -123,13 +105,10 @@ def _adafactor(
         return
     lying = [tuple([dense(x) for x in row]) for row in given]
     gpu = lying[0][0].memory
-    tables = gpu.functions.get(_Tables)
-    if tables is None:
-        tables = gpu.functions[_Tables] = _Tables()
-    shapes = tuple([row[0].shape for row in lying])
-    plan: _Plan = _kept(tables.plans, shapes, lambda: _Plan(gpu, shapes))
-    key = shapes, tuple([(x.address, x.dtype) for row in lying for x in row])
-    tensors = _kept(tables.tensors, key, lambda: _filled(gpu, plan, lying)).address
+    shapes = tuple([row[0].shape for row in lying]), types_of(lying)
+    plan: _Plan = tables_of(gpu, _Plan).kept(shapes, lambda: _Plan(gpu, lying))
+    key = shapes, addresses_of(lying)
+    tensors: int = tables_of(gpu, _filled).kept(key, lambda: _filled(gpu, plan, lying)).address
 
     double = any(x.dtype == float64.numpy for row in lying for x in row)
     wide = (float64 if double else float32).numpy
