@@ -1,10 +1,11 @@
 # make test: what CI runs. make test-all: also the slow ones. make bench: figures against PyTorch.
+# make aot: GPU kernels compiled for real targets. make gpu: everything on an NVIDIA GPU.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all lint bench portability clean
+.PHONY: demo test test-all lint aot gpu bench portability clean
 
 # torch is an oracle of some tests; its CPU build is asked for first and alone so that nothing else picks one
 $(STAMP): pyproject.toml setup.py $(wildcard kernels/cpu/* kernels/common/*)
@@ -26,11 +27,30 @@ $(DEMO): pyproject.toml setup.py $(wildcard kernels/cpu/* kernels/common/*)
 demo: $(DEMO)
 	$(BIN)/spiral demo
 
+# devices are chosen once per process: tests of GPU backends run in processes of their own, on the processor, as do those
+# of an OpenCL device made of the processor and of one without shared memory
+PYTEST := SPIRAL_REQUIRE_NATIVE=1 SPIRAL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q
+
+define run-tests
+	$(PYTEST) -m $(1) tests
+	SPIRAL_GPU=processor $(PYTEST) -m $(1) tests/on_cuda
+	SPIRAL_GPU=interpreter TRITON_INTERPRET=1 $(PYTEST) -m $(1) tests/on_triton
+	SPIRAL_OPENCL=1 SPIRAL_ISLAND=1 $(PYTEST) -m $(1) tests/on_opencl tests/on_island
+endef
+
 test: $(STAMP) lint
-	SPIRAL_REQUIRE_NATIVE=1 SPIRAL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not slow and not gpu" tests
+	$(call run-tests,"not slow and not gpu")
 
 test-all: $(STAMP) lint
-	SPIRAL_REQUIRE_NATIVE=1 SPIRAL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not gpu" tests
+	$(call run-tests,"not gpu")
+
+# every GPU kernel for every target, without a GPU; rewrites kernels/resources.json
+aot: $(STAMP)
+	$(BIN)/python -m spiral.backends.aot
+
+# on a machine with an NVIDIA GPU, with the Python that has torch or CuPy there: samples, determinism, benchmarks
+gpu:
+	$(PYTHON) -m benchmarks.gpu
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -429,7 +429,15 @@ class Explanation:
 
     @property
     def chosen(self) -> Candidate:
-        return next(r for r in self.rows if r.chosen)
+        """The row of what runs.
+
+        Raises:
+            CapabilityError: nothing can; the message lists the candidates with their reasons.
+        """
+        for row in self.rows:
+            if row.chosen:
+                return row
+        raise CapabilityError(f"{self.op.name}: no backend can run it.\n{self}")
 
     def __str__(self) -> str:
         lines = [f"{self.op.name}({self.args})"]

@@ -3,7 +3,12 @@
 import os
 
 # folder: the environment variable that says that this process is theirs; `make test` runs each so
-OWN_PROCESS = {"on_cuda": "SPIRAL_GPU", "on_triton": "TRITON_INTERPRET", "on_opencl": "SPIRAL_OPENCL"}
+OWN_PROCESS = {
+    "on_cuda": "SPIRAL_GPU",
+    "on_triton": "TRITON_INTERPRET",
+    "on_opencl": "SPIRAL_OPENCL",
+    "on_island": "SPIRAL_ISLAND",
+}
 
 
 def pytest_ignore_collect(collection_path, config):

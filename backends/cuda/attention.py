@@ -10,46 +10,58 @@ from spiral.backend import Cap, Kernel
 from spiral.backends.cuda.arrays import NAMES, cast, cast_into, dense, wide
 from spiral.backends.cuda.launching import CudaKernel, Source
 from spiral.device_array import DeviceArray
-from spiral.dtype import FLOATS, DType, as_dtype, float64
+from spiral.dtype import FLOATS, DType, as_dtype, bfloat16, float16, float32, float64
+from spiral.gpu import Driver
 
-_ATTENTION = Source("attention.cu")
-_HEADS, _MASK, _SHAPE = "P3q", "P4q", "7i4xd"
+_EXACT, _MMA = Source("attention.cu"), Source("attention_mma.cu")
+_HEADS, _MASK, _SHAPE = "P3qi4x", "P4q", "7i4xd"
 _D_MAX = (64, 128, 256)
+_FORWARD_FORMATS = (*(_HEADS,) * 3, _MASK, "P", "P", _SHAPE)
+_DQ_FORMATS = (*(_HEADS,) * 4, _MASK, "P", "P", "P", _SHAPE)
+_DKV_FORMATS = (*(_HEADS,) * 4, _MASK, "P", "P", "P", "P", _SHAPE)
 
 
 @dataclass(frozen=True)
 class _Tiled:
-    """A kernel with the rows of its tiles and the bytes of shared memory that it asks for."""
+    """A kernel with the rows of a block, its threads and the bytes of shared memory that it asks for."""
 
     kernel: CudaKernel
     rows: int
+    threads: int
     shared: int
 
-
-def _tiled(name: str, d: DType, rows_per_thread: int, d_max: int, tiles: int, *formats: str) -> _Tiled:
-    kernel = _ATTENTION.kernel(f"spiral::{name}<spiral::Attend<{NAMES[d]}, {rows_per_thread}, {d_max}>>", *formats)
-    size = 8 if d is float64 else 4
-    rows, pad = 16 * rows_per_thread, 16 // size
-    return _Tiled(kernel, rows, size * (tiles * rows * (d_max + pad) + rows * (rows + pad)))
+    def __call__(self, gpu: Driver, heads: int, length: int, *values: Any) -> None:
+        """Launches a block per so many rows of every head."""
+        grid = (heads * -(-length // self.rows), 1, 1)
+        self.kernel(gpu, grid, (self.threads, 1, 1), *values, shared=self.shared)
 
 
-# rows per thread: as many as shared memory and registers hold
-_FORWARD = {
-    (d, m): _tiled("attention", d, 2 if d is float64 else 4, m, 2, *(_HEADS,) * 3, _MASK, "P", "P", _SHAPE)
-    for d in FLOATS for m in _D_MAX
-}  # fmt: skip
+def _exact(name: str, d: DType, rows_per_thread: int, d_max: int, tiles: int, formats: tuple[str, ...]) -> _Tiled:
+    kernel = _EXACT.kernel(f"spiral::{name}<spiral::Attend<{NAMES[d]}, {rows_per_thread}, {d_max}>>", *formats)
+    size, rows = d.itemsize, 16 * rows_per_thread
+    pad = 16 // size
+    return _Tiled(kernel, rows, 256, size * (tiles * rows * (d_max + pad) + rows * (rows + pad)))
 
 
-def _backward(name: str, outputs: int) -> dict[tuple[DType, int], _Tiled]:
-    per_thread = {64: (4, 2), 128: (2, 2), 256: (2, 1)}
-    formats = (*(_HEADS,) * 4, _MASK, "P", "P", *("P",) * outputs, _SHAPE)
-    return {(d, m): _tiled(name, d, per_thread[m][d is float64], m, 4, *formats) for d in FLOATS for m in _D_MAX}
+def _mma(name: str, d: DType, d_max: int, step: int, resident: int, formats: tuple[str, ...]) -> _Tiled:
+    kernel = _MMA.kernel(f"spiral::{name}_mma<spiral::AttendMma<{NAMES[d]}, {d_max}, {step}>>", *formats)
+    return _Tiled(kernel, 64, 256 if d_max > 128 else 128, 2 * d_max * (64 * resident + 4 * step))
 
 
-_DQ, _DKV = _backward("attention_dq", 1), _backward("attention_dkv", 2)
+def _kernels(
+    name: str, formats: tuple[str, ...], tiles: int, per_thread: dict[int, tuple[int, int]], step: int, resident: int
+) -> dict[tuple[DType, int], _Tiled]:
+    """By dtype and largest head size. Rows per thread for float and double: what shared memory and registers hold."""
+    exact = {(d, m): _exact(name, d, per_thread[m][i], m, tiles, formats)
+             for i, d in enumerate((float32, float64)) for m in _D_MAX}  # fmt: skip
+    return exact | {(d, m): _mma(name, d, m, step, resident, formats) for d in (float16, bfloat16) for m in _D_MAX}
+
+
+_FORWARD = _kernels("attention", _FORWARD_FORMATS, 2, {64: (4, 2), 128: (4, 2), 256: (4, 2)}, 64, 1)
+_DQ = _kernels("attention_dq", _DQ_FORMATS, 4, {64: (4, 2), 128: (2, 2), 256: (2, 1)}, 32, 2)
+_DKV = _kernels("attention_dkv", _DKV_FORMATS, 4, {64: (4, 2), 128: (2, 2), 256: (2, 1)}, 32, 2)
 _DELTA = {
-    d: _ATTENTION.kernel(f"spiral::attention_delta<{NAMES[d]}>", _HEADS, _HEADS, "P", "i", "i", "i", "q")
-    for d in FLOATS
+    d: _EXACT.kernel(f"spiral::attention_delta<{NAMES[d]}>", _HEADS, _HEADS, "P", "i", "i", "i", "q") for d in FLOATS
 }
 
 
@@ -59,7 +71,10 @@ def _heads(x: DeviceArray, d: DType) -> tuple[DeviceArray, tuple[int, ...]]:
     size = x.dtype.itemsize
     if (x.strides[3] != size and x.shape[3] > 1) or any(s % size for s in x.strides):
         x = dense(x)
-    return x, (x.address, *(s // size for s in x.strides[:3]))
+    steps = tuple(s // size for s in x.strides[:3])
+    per_piece = 16 // size
+    pieces = not (x.address % 16 or any(n % per_piece for n in (x.shape[3], *steps)))
+    return x, (x.address, *steps, pieces)
 
 
 def _mask(mask: Any, d: DType) -> tuple[Any, tuple[int, ...]]:
@@ -89,12 +104,8 @@ def _attention(
     d = as_dtype(y.dtype)
     (q, of_q), (k, of_k), (v, of_v), (mask, of_mask) = _heads(q, d), _heads(k, d), _heads(v, d), _mask(mask, d)
     b, heads, t, width = q.shape
-    tiled = _FORWARD[d, _d_max(width)]
-    grid = (b * heads * -(-t // tiled.rows), 1, 1)
-    shape = _shape(q, k, scale, causal, window)
-    tiled.kernel(
-        y.memory, grid, (256, 1, 1), *of_q, *of_k, *of_v, *of_mask, y.address, lse.address, *shape, shared=tiled.shared
-    )
+    operands = (*of_q, *of_k, *of_v, *of_mask, y.address, lse.address)
+    _FORWARD[d, _d_max(width)](y.memory, b * heads, t, *operands, *_shape(q, k, scale, causal, window))
 
 
 def _in_dtype(ys: tuple[DeviceArray, ...], d: DType, write: Callable[..., None]) -> None:
@@ -125,16 +136,12 @@ def _attention_grad(
     operands = (*of_g, *of_q, *of_k, *of_v, *of_mask, lse.address, delta.address)
 
     def to_q(dq: DeviceArray) -> None:
-        tiled = _DQ[d, m]
-        grid = (b * heads * -(-t // tiled.rows), 1, 1)
         if dq.size:
-            tiled.kernel(gpu, grid, (256, 1, 1), *operands, dq.address, *shape, shared=tiled.shared)
+            _DQ[d, m](gpu, b * heads, t, *operands, dq.address, *shape)
 
     def to_kv(dk: DeviceArray, dv: DeviceArray) -> None:
-        tiled = _DKV[d, m]
-        grid = (b * kv_heads * -(-s // tiled.rows), 1, 1)
         if dk.size:
-            tiled.kernel(gpu, grid, (256, 1, 1), *operands, dk.address, dv.address, *shape, shared=tiled.shared)
+            _DKV[d, m](gpu, b * kv_heads, s, *operands, dk.address, dv.address, *shape)
 
     _in_dtype((dq,), d, to_q)
     _in_dtype((dk, dv), d, to_kv)
@@ -146,6 +153,7 @@ def _narrow(first: DeviceArray, *rest: Any) -> bool:
 
 def kernels() -> Iterator[Kernel]:
     """The family's table."""
-    cap = Cap(FLOATS, where=_narrow, where_text=f"takes heads of at most {_D_MAX[-1]} elements")
-    yield Kernel("attention", _attention, cap)
-    yield Kernel("attention_grad", _attention_grad, cap)
+    text = f"takes heads of at most {_D_MAX[-1]} elements"
+    for name, fn in (("attention", _attention), ("attention_grad", _attention_grad)):
+        yield Kernel(name, fn, Cap((float32, float64), where=_narrow, where_text=text))
+        yield Kernel(name, fn, Cap(FLOATS, cc=(80, 999), where=_narrow, where_text=text))

@@ -31,7 +31,9 @@ def transposed(x: DeviceArray) -> DeviceArray:
 _PRODUCTS = {
     (d, *way): p for d in SIMT_TILES for p in (products(LINEAR, d, STRIDED, STRIDED, MATRIX),) for way in _WAYS
 }
-_PRODUCTS |= {(d, *way): products(LINEAR, d, STRIDED, STRIDED, MATRIX, *way) for d in MMA_TILES for way in _WAYS}
+_PRODUCTS |= {
+    (d, *way): products(LINEAR, d, STRIDED, STRIDED, MATRIX, way[0], way[1]) for d in MMA_TILES for way in _WAYS
+}
 _SUMS = {d: LINEAR.kernel(f"spiral::column_sums<{NAMES[d]}>", "P", MATRIX.format, PRODUCT_FORMAT) for d in FLOATS}
 
 

@@ -94,7 +94,11 @@ def forward(
         | is_wide(rstd, x, STATISTICS_WIDE)
         | (_aligned(weight, WEIGHT_ALIGNED) | _aligned(bias, BIAS_ALIGNED) if per_element else 0)
     )
-    group, grid, block = row_grid(rows, n, x.itemsize, 8 if x.itemsize == 4 and residual is None else 4)
+    if residual is None:  # HELD of norm_rows
+        held = 8 if x.itemsize == 4 else 4
+    else:
+        held = 2 if x.itemsize == 2 else 4
+    group, grid, block = row_grid(rows, n, x.itemsize, held)
     _ROWS[x.dtype, residual is not None](
         y.memory, grid, block, x.address, address(residual), address(summed), address(weight), address(bias), y.address,
         address(mean), rstd.address, rows, n, *channels, group, flags, eps,

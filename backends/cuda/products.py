@@ -99,9 +99,7 @@ SIMT_TILES: dict[DType, tuple[Tile, ...]] = {
     int64: (Tile("spiral::Long", 64, 64, 8),),
 }
 """Tiles of the ordinary arithmetic units by what they compute in, largest first, as in ``product_tiles.cuh``."""
-FINDING_TILES = SIMT_TILES | {
-    float32: (Tile("spiral::WideFloat", 64, 128, 8), Tile("spiral::SmallFloat", 64, 64, 16))
-}
+FINDING_TILES = SIMT_TILES | {float32: (Tile("spiral::WideFloat", 64, 128, 8), Tile("spiral::SmallFloat", 64, 64, 16))}
 """The same for operands that work out where an element is: the largest tile would spill its registers."""
 MMA_TILES: dict[DType, tuple[Tile, ...]] = {
     d: (
@@ -127,7 +125,13 @@ class Kind:
 
 
 def products(
-    source: Source, d: DType, a: Kind, b: Kind, y: Kind, a_along_k: bool = True, b_along_k: bool = True,
+    source: Source,
+    d: DType,
+    a: Kind,
+    b: Kind,
+    y: Kind,
+    a_along_k: bool = True,
+    b_along_k: bool = True,
     tiles: Mapping[DType, tuple[Tile, ...]] = SIMT_TILES,
 ) -> Products:
     """The kernels for operands and results of a dtype; 16-bit ones lie in shared memory along k or along rows."""

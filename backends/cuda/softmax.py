@@ -27,7 +27,7 @@ _GRAD_COLUMNS = _kernels("softmax_grad_columns", *"PPPqqqii")
 
 
 def _run(
-    rows: dict[Any, CudaKernel], columns: dict[Any, CudaKernel], held: int, log: int, axis: int, *arrays: DeviceArray
+    rows: dict[Any, CudaKernel], columns: dict[Any, CudaKernel], log: int, axis: int, *arrays: DeviceArray
 ) -> None:
     """Launches for dense arrays of one shape and dtype, the last of which is written."""
     y = arrays[-1]
@@ -38,6 +38,7 @@ def _run(
     outer, inner = math.prod(y.shape[:axis]), math.prod(y.shape[axis + 1 :])
     addresses = [a.address for a in arrays]
     if inner == 1:
+        held = 8 if len(arrays) == 2 and y.itemsize == 4 else 4  # as in softmax.cu
         group, grid, block = row_grid(outer, n, y.itemsize, held)
         rows[y.dtype](y.memory, grid, block, *addresses, outer, n, group, log)
         return
@@ -52,7 +53,7 @@ def _run(
 
 def _forward(log: int) -> Callable[[DeviceArray, int, DeviceArray], None]:
     def run(x: DeviceArray, axis: int, y: DeviceArray) -> None:
-        _run(_ROWS, _COLUMNS, 8, log, axis, dense(x), y)
+        _run(_ROWS, _COLUMNS, log, axis, dense(x), y)
 
     run.__name__ = "log_softmax" if log else "softmax"
     return run
@@ -61,7 +62,7 @@ def _forward(log: int) -> Callable[[DeviceArray, int, DeviceArray], None]:
 def _gradient(log: int) -> Callable[[DeviceArray, DeviceArray, int, DeviceArray], None]:
     def run(g: DeviceArray, y: DeviceArray, axis: int, dx: DeviceArray) -> None:
         d = as_dtype(dx.dtype)
-        _run(_GRAD_ROWS, _GRAD_COLUMNS, 4, log, axis, dense(cast(g, d)), dense(cast(y, d)), dx)
+        _run(_GRAD_ROWS, _GRAD_COLUMNS, log, axis, dense(cast(g, d)), dense(cast(y, d)), dx)
 
     run.__name__ = "log_softmax_grad" if log else "softmax_grad"
     return run

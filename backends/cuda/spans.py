@@ -112,7 +112,7 @@ def spans(gpu: Any, rows: Sequence[Row]) -> Spans:
         rows: tensors of one shape each, dense; no row is empty.
     """
     sizes, addresses = tuple([row[0].size for row in rows]), addresses_of(rows)
-    # freed memory may come back as another tensor's. Compared, not hashed: hashing a dtype costs as much as ten of these
+    # freed memory may come back as another tensor's; compared, since hashing a dtype takes ten times as long
     types = [x.dtype for row in rows for x in row]
 
     def make() -> Spans:

@@ -3,11 +3,12 @@
 #include "spiral.cuh"
 
 namespace spiral {
-// (B, H, T, D) with D in one stretch; strides in elements. struct format "P3q".
+// (B, H, T, D) with D in one stretch; strides in elements. struct format "P3qi4x".
 template <class T>
 struct Heads {
   const T* p;
   i64 b, h, t;
+  int pieces;  // rows start at multiples of 16 bytes, and so long they are
 };
 
 // What is added to the scores, broadcasting by strides of 0, in elements; p may be null. struct format "P4q".

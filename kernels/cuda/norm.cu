@@ -64,7 +64,7 @@ __device__ inline Moments<wide<T>> group_moments(Moments<wide<T>> s, int group, 
 
 // x: (rows, n), dense. ADD: x + residual is what is normalised, before rounding; rounded it is written to `summed`.
 // Overwrites y, summed, rstd (rows) and, unless RMS, mean (rows). Each input is read once while a row fits into registers
-// (512 threads hold 32 KiB; of float32 64 KiB), the rest of it twice: moves sizeof(T) * 2 bytes per element, ADD 4; about 10 operations.
+// (512 threads hold 32 KiB; of float32 64 KiB, of 16-bit sums 16 KiB), the rest of it twice: moves sizeof(T) * 2 bytes per element, ADD 4; about 10 operations.
 // Group norm: rows are groups, `spatial` elements of which share a weight, `channels` such there are in a row, of
 // which `groups` follow each other before the weights begin anew.
 template <class T, bool ADD>
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(512)
 norm_rows(const T* x, const T* residual, T* summed, const void* weight, const void* bias, T* y, void* mean, void* rstd,
           i64 rows, i64 n, i64 spatial, i64 channels, int groups, int group, int flags, double eps) {
   typedef wide<T> A;
-  constexpr int N = Pack<T>::N, HELD = sizeof(T) == 4 && !ADD ? 8 : 4;
+  constexpr int N = Pack<T>::N, HELD = ADD ? (sizeof(T) == 2 ? 2 : 4) : sizeof(T) == 4 ? 8 : 4;
   __shared__ Moments<A> scratch[32];
   const RowLane r = row_lane(rows, group);
   const i64 channel = spatial ? (r.row % groups) * channels : 0;

@@ -31,7 +31,7 @@ __device__ inline typename R::State join_group(typename R::State s, int group, t
 
 // Rows of n dense elements, `pitch` elements from one to the next: blockIdx.x counts groups of rows, blockIdx.y segments.
 template <class R>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
 reduce_rows(const typename R::In* x, typename R::Out* y, typename R::State* states, i64 rows, i64 n, i64 pitch, i64 segment,
             int group, Options o) {
   typedef typename R::In T;
@@ -86,7 +86,7 @@ __device__ inline void join_block(typename R::State (&s)[N], int across, typenam
 // block, `across` threads (a power of two) lie side by side along the columns, each on 16 bytes of them; the others
 // take other elements of the same columns. blockIdx.y counts segments of n. `aligned`: all 16 bytes of columns are.
 template <class R>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
 reduce_columns(const typename R::In* x, typename R::Out* y, typename R::State* states, i64 outer, i64 n, i64 inner,
                i64 outer_pitch, i64 pitch, i64 segment, int across, int aligned, Options o) {
   typedef typename R::In T;
@@ -135,7 +135,7 @@ reduce_columns(const typename R::In* x, typename R::Out* y, typename R::State* s
 // States (outer, n, inner), dense: what segments and inner axes have left. Threads as in reduce_columns, one state each;
 // n may be 0.
 template <class R>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
 reduce_states(const typename R::State* x, typename R::Out* y, typename R::State* states, i64 outer, i64 n, i64 inner,
               i64 segment, int across, Options o) {
   __shared__ typename R::State tile[THREADS / 2];

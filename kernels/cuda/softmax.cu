@@ -4,9 +4,9 @@
 //   dx = y * (g - sum(g * y))     log: dx = g - exp(y) * sum(g)
 //
 // Outputs are overwritten and may be the very buffer of an input of their shape. Bytes moved per element: those of the
-// inputs once and of the output, while a row fits into registers (*_rows: 512 threads hold 64 KiB; gradients 32 KiB of
-// each), else the rest of the inputs twice; two exponentials per element, one for gradients of log-softmax, none for
-// the other. A row of -inf, or one with NaN or +inf, gives NaN.
+// inputs once and of the output, while a row fits into registers (*_rows: 512 threads hold 32 KiB, of float32 64 KiB;
+// gradients 32 KiB of each), else the rest of the inputs twice; two exponentials per element, one for gradients of
+// log-softmax, none for the other. A row of -inf, or one with NaN or +inf, gives NaN.
 #include "rows.cuh"
 
 namespace spiral {
@@ -14,7 +14,7 @@ namespace spiral {
 template <class T>
 __global__ void __launch_bounds__(512) softmax_rows(const T* x, T* y, i64 rows, i64 n, int group, int log_of) {
   typedef wide<T> A;
-  constexpr int N = Pack<T>::N, HELD = 8;
+  constexpr int N = Pack<T>::N, HELD = sizeof(T) == 4 ? 8 : 4;
   __shared__ A scratch[32];
   const RowLane r = row_lane(rows, group);
   x += r.row * n, y += r.row * n;

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 HELP = "what this installation can do here, and what slows it down"
-EXAMPLES = ("spiral doctor", "spiral doctor --json")
+EXAMPLES = ("spiral doctor", "spiral doctor --json", "spiral doctor --kernels", "spiral doctor --kernels rms_norm")
 
 # distribution, module, what is not possible without it, how to get it; None: spiral cannot be imported without
 _PACKAGES: tuple[tuple[str, str, str | None, str], ...] = (
@@ -29,6 +29,8 @@ _PACKAGES: tuple[tuple[str, str, str | None, str], ...] = (
     ("scipy-openblas32", "scipy_openblas32", "the faster BLAS where spiral's own GEMM has no kernel; NumPy's is used",
      "pip install scipy-openblas32"),
     ("cupy", "cupy", "NVIDIA GPUs", "pip install cupy-cuda13x"),
+    ("triton", "triton", "the Triton backend of NVIDIA GPUs", "pip install triton"),
+    ("nvidia-ml-py", "pynvml", "memory and load of GPUs in `spiral doctor`", "pip install nvidia-ml-py"),
     ("torch", "torch", "nothing: only tests and benchmarks compare with it", "pip install torch"),
 )  # fmt: skip
 # environment variable, and what it does to speed or choice
@@ -49,10 +51,15 @@ _COSTLY = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--kernels", nargs="?", const="", metavar="OP", help="every kernel on every device (of one op), and why not it"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Look and print."""
+    if arguments.kernels is not None:
+        return _print_kernels(arguments.kernels, arguments.json)
     found = report()
     if arguments.json:
         print(json.dumps(found, indent=1))
@@ -63,6 +70,31 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"  {key:<22} {value}")
         if not values:
             print("  none")
+    return 0
+
+
+def _print_kernels(op: str, as_json: bool) -> int:
+    import dataclasses
+
+    import spiral as sp
+    from spiral.dispatch import find_op
+    from spiral.kernel_status import absent_backends, kernel_status
+
+    if op:
+        find_op(op)
+    absent = absent_backends()
+    devices = {str(d): [k for k in kernel_status(d) if not op or k.op == op] for d in sp.devices()}
+    if as_json:
+        rows = {d: [dataclasses.asdict(k) for k in found] for d, found in devices.items()}
+        print(json.dumps({"unavailable": absent, "devices": rows}, indent=1))
+        return 0
+    for name, reason in absent.items():
+        print(f"{name}: unavailable: {reason}")
+    for device, found in devices.items():
+        print(f"{device}, for float32 inputs")
+        for k in found:
+            takes = f"  [{', '.join(k.dtypes)}{'; ' + k.guard if k.guard else ''}]" if k.dtypes else ""
+            print(f"  {k.op:<24} {k.backend:<14} {k.status}{takes}")
     return 0
 
 
@@ -98,11 +130,39 @@ def report() -> dict[str, dict[str, Any]]:
             or "none found: building from source gives the NumPy kernels only",
         },
         "backends": {name: _state(entry) for name, entry in sp.backends().items()},
+        **_gpus(),
         **_plugins(),
         "environment": {
             name: f"{os.environ[name]!r}: {cost}" for name, cost in _COSTLY.items() if os.environ.get(name)
         },
     }
+
+
+def _gpus() -> dict[str, dict[str, Any]]:
+    """Facts of each device other than the CPU."""
+    import spiral as sp
+    from spiral.backend import Unavailable
+    from spiral.gpu.nvml import readings
+
+    found: dict[str, dict[str, Any]] = {}
+    for device in sp.devices():
+        if device.type == "cpu":
+            continue
+        facts = {k.replace("_", " "): v for k, v in device.facts.items()}
+        cc = device.facts.get("cc", 0)
+        if cc:
+            facts["number formats"] = ", ".join(
+                ["float32", "float16", *(["bfloat16", "tf32"] if cc >= 80 else []), *(["fp8"] if cc >= 89 else [])]
+            )
+        if device.type == "cuda" and not device.facts.get("on_processor"):
+            more = readings(device.facts.get("uuid", device.index))
+            facts.update({"NVML": more.reason} if isinstance(more, Unavailable) else more)
+        found[f"device {device}"] = {k: _bytes(v) if "memory" in k else v for k, v in facts.items()}
+    return found
+
+
+def _bytes(value: Any) -> str:
+    return f"{value / 2**30:.1f} GiB" if value >= 2**30 else f"{value / 2**10:.0f} KiB"
 
 
 def _plugins() -> dict[str, dict[str, str]]:

@@ -43,6 +43,11 @@ def find() -> list[Driver] | Unavailable:
     return [CupyDriver(i, count > 1) for i in range(count)]
 
 
+def _uuid(raw: bytes) -> str:
+    text = raw.hex()
+    return "GPU-" + "-".join([text[:8], text[8:12], text[12:16], text[16:20], text[20:32]])
+
+
 def _compiler() -> str:
     version = nvrtc.version()
     return "" if version is None else f"NVRTC {version[0]}.{version[1]}"
@@ -81,7 +86,7 @@ class CupyDriver:
             memory=properties["totalGlobalMem"],
             driver=f"CuPy {cupy.__version__}, driver for CUDA {version // 1000}.{version % 1000 // 10}",
             compiler=_compiler(),
-            more={"l2": properties["l2CacheSize"]},
+            more={"l2": properties["l2CacheSize"], "uuid": _uuid(properties["uuid"])},
         )
 
     def allocate(self, nbytes: int) -> Any:

@@ -52,7 +52,8 @@ def drivers() -> list[Driver] | Unavailable:
     other = _torch()
     if not isinstance(other, Unavailable):
         return other
-    return Unavailable(f"{found.reason}; {other.reason}", found.remedy)
+    reasons = dict.fromkeys((found.reason, other.reason))  # mostly one: there is no NVIDIA driver
+    return Unavailable("; ".join(reasons), found.remedy)
 
 
 def _none() -> Unavailable:

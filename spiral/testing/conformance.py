@@ -56,7 +56,7 @@ class BackendConformance:
             metafunc.parametrize(names, rows, ids=["-".join(map(_label, row)) for row in rows])
 
     @classmethod
-    def tests(cls) -> Iterator[tuple[str, Callable[[], None]]]:
+    def checks(cls) -> Iterator[tuple[str, Callable[[], None]]]:
         """Every test of the suite: its name, and what runs it."""
         for name in dir(cls):
             if not name.startswith("test_"):
@@ -70,7 +70,7 @@ class BackendConformance:
     def run(cls) -> dict[str, str]:
         """Runs the suite without pytest; gives the traceback of each test that failed, by name."""
         failed = {}
-        for name, test in cls.tests():
+        for name, test in cls.checks():
             try:
                 test()
             except Exception:  # whatever a kernel raises is its test's failure
@@ -201,7 +201,7 @@ def conformance_suite(
 
     Example:
         >>> TestReference = conformance_suite("numpy")
-        >>> len(list(TestReference.tests())) > 1000
+        >>> len(list(TestReference.checks())) > 1000
         True
     """
     name = backend if isinstance(backend, str) else backend.name

@@ -36,7 +36,7 @@ def arranged(a: np.ndarray[Any, Any], layout: str) -> np.ndarray[Any, Any]:
     if layout != "gaps":
         raise ArgumentError(f"layout: expected one of {', '.join(LAYOUTS)}; received {layout!r}.")
     if not a.ndim:
-        return np.array([a, a])[1:].reshape(())
+        return np.asarray(np.array([a, a])[1, ...])
     wide = np.zeros([2 * n + 1 for n in a.shape], a.dtype)
     if a.dtype.kind not in "iub":
         wide[...] = np.nan

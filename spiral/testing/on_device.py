@@ -319,9 +319,9 @@ def check_randomness(device: str) -> None:
         sp.random.manual_seed(11)
         want = values(make((5, 33)))
         sp.random.manual_seed(11)
-        got = make((5, 33), device=device)
-        assert str(got.device) == str(as_device(device))
-        same_bits(values(got), want, make.__name__)
+        drawn = make((5, 33), device=device)
+        assert str(drawn.device) == str(as_device(device))
+        same_bits(values(drawn), want, make.__name__)
     x = _numbers(7, 129)
     for p in (0.0, 0.25, 0.5, 1.0):
         outs = []
@@ -332,9 +332,9 @@ def check_randomness(device: str) -> None:
             y.sum().backward()
             assert t.grad is not None
             outs.append((values(y), values(t.grad)))
-        for drawn, wanted, what in zip(outs[1], outs[0], ("", " gradient"), strict=True):
-            same_bits(drawn == 0.0, wanted == 0.0, f"dropout {p}{what}: which are dropped")
-            close(drawn, wanted, f"dropout {p}{what}", 1e-6)
+        for kept, wanted, what in zip(outs[1], outs[0], ("", " gradient"), strict=True):
+            same_bits(kept == 0.0, wanted == 0.0, f"dropout {p}{what}: which are dropped")
+            close(kept, wanted, f"dropout {p}{what}", 1e-6)
 
 
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {

@@ -165,14 +165,14 @@ def check_on_device(
     """
     ran = Ran()
     where = as_device(device)
-    for inputs, attrs in samples_of(op):
-        arrange = ["sampled" if i in op.mutated and op.name != "copy_" else layout for i in range(len(inputs))]
-        tensors = tuple(to_tensor(x, dtype, where, how) for x, how in zip(inputs, arrange, strict=True))
-        if not _takes(op, tensors, attrs, dtype):
-            continue
-        with sp.prefer(backend), poisoned(where):
+    with sp.prefer(backend), poisoned(where):
+        for inputs, attrs in samples_of(op):
+            arrange = ["sampled" if i in op.mutated and op.name != "copy_" else layout for i in range(len(inputs))]
+            tensors = tuple(to_tensor(x, dtype, where, how) for x, how in zip(inputs, arrange, strict=True))
+            if not _takes(op, tensors, attrs, dtype):
+                continue
             options = dict(zip((a.name for a in op.attrs), attrs, strict=True))
-            chosen = explain(op.name, *tensors, **options).chosen.backend
+            chosen = next((row.backend for row in explain(op.name, *tensors, **options) if row.chosen), "none")
             if chosen != backend and not others:
                 continue
             try:
@@ -181,8 +181,8 @@ def check_on_device(
                 check_refusal(op, where, error)
                 ran.refused += 1
                 continue
-        ran.own += chosen == backend
-        ran.others += chosen != backend
+            ran.own += chosen == backend
+            ran.others += chosen != backend
     return ran
 
 

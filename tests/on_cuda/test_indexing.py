@@ -1,4 +1,4 @@
-"""What samples cannot say of taking, setting and summing by position on a device: NumPy's rules, errors, same bits."""
+"""Taking, setting and summing by position on a device, beyond the samples: NumPy's rules, errors, determinism."""
 
 import os
 import subprocess

@@ -23,7 +23,7 @@ class Device:
 
     def allocate(self, nbytes: int) -> np.ndarray[Any, Any]:
         """Shared virtual memory, as bytes."""
-        flags = cl.svm_mem_flags.READ_WRITE | cl.svm_mem_flags.SVM_FINE_GRAIN_BUFFER
+        flags: Any = cl.svm_mem_flags.READ_WRITE | cl.svm_mem_flags.SVM_FINE_GRAIN_BUFFER
         memory: np.ndarray[Any, Any] = cl.svm_empty(self.context, flags, nbytes, np.uint8)
         return memory
 

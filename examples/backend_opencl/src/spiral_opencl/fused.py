@@ -47,9 +47,10 @@ def kernels(device: Device, memory: UnifiedMemory) -> Iterator[Kernel]:
         x, y = (np.broadcast_to(a, (*lead, *a.shape[-2:])) for a in (x, y))
         if len(lead) != 1:  # one axis of matrices: a view for a single matrix, a copy for more axes
             x, y = (a[None] if not lead else dense(a).reshape(-1, *a.shape[-2:]) for a in (x, y))
+        y = y if y.strides[-1] == y.itemsize else dense(y)
         strides = [tuple(s // a.itemsize for s in a.strides) for a in (x, y)]
         sizes = math.prod(lead), m, n, x.shape[-1]
-        launch("matmul", sizes[0] * -(-m // 4) * -(-n // 4), x, strides[0], y, strides[1], z, *sizes)
+        launch("matmul", sizes[0] * -(-m // 8) * -(-n // 8), x, strides[0], y, strides[1], z, *sizes)
 
     def softmax(x: Any, axis: int, y: Any) -> None:
         rows = math.prod(x.shape[:-1])

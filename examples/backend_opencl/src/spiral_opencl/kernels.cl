@@ -33,24 +33,25 @@ REDUCE(mean, Sum s = {0}, add_to(&s, v), total(&s) / n)
 REDUCE(max, float m = -INFINITY, m = v >= m || isnan(v) ? v : m, m)
 REDUCE(min, float m = INFINITY, m = v <= m || isnan(v) ? v : m, m)
 
-// z (batch, m, n) = x (batch, m, k) @ y (batch, k, n), x and y with any strides; an item computes 4 x 4 elements
+// z (batch, m, n) = x (batch, m, k) @ y (batch, k, n): x with any strides, columns of y side by side. An item computes
+// 8 x 8 elements; at the edges fewer.
 typedef struct { long batch, row, column; } By;
 kernel void matmul(IN(x), By xs, IN(y), By ys, OUT(z), long batch, long m, long n, long k) {
-  const long tiles_n = (n + 3) / 4, tiles = (m + 3) / 4 * tiles_n, item = get_global_id(0);
+  const long tiles_n = (n + 7) / 8, tiles = (m + 7) / 8 * tiles_n, item = get_global_id(0);
   if (item >= batch * tiles) return;
-  const long b = item / tiles, row = item % tiles / tiles_n * 4, column = item % tiles_n * 4;
-  global const float *x[4], *y[4];
-  float z[4][4] = {{0}};
-  for (int i = 0; i < 4; i++) {  // at the edges the last row or column stands in for those that are not there
-    x[i] = AT(x) + b * xs.batch + min(row + i, m - 1) * xs.row;
-    y[i] = AT(y) + b * ys.batch + min(column + i, n - 1) * ys.column;
+  const long b = item / tiles, row = item % tiles / tiles_n * 8, column = item % tiles_n * 8;
+  const int rows = min(m - row, 8L), columns = min(n - column, 8L);
+  global const float *x[8], *y = AT(y) + b * ys.batch + column;
+  for (int i = 0; i < 8; i++) x[i] = AT(x) + b * xs.batch + (row + min(i, rows - 1)) * xs.row;
+  float8 z[8] = {0};
+  for (long t = 0; t < k; t++, y += ys.row) {
+    float edge[8] = {0};
+    for (int j = 0; columns < 8 && j < columns; j++) edge[j] = y[j];
+    const float8 v = columns < 8 ? vload8(0, edge) : vload8(0, y);
+    for (int i = 0; i < 8; i++) z[i] = fma((float8)(x[i][t * xs.column]), v, z[i]);
   }
-  for (long t = 0; t < k; t++)
-    for (int i = 0; i < 4; i++)
-      for (int j = 0; j < 4; j++) z[i][j] = fma(x[i][t * xs.column], y[j][t * ys.row], z[i][j]);
-  for (int i = 0; i < 4; i++)
-    for (int j = 0; j < 4; j++)
-      if (row + i < m && column + j < n) AT(z)[(b * m + row + i) * n + column + j] = z[i][j];
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < columns; j++) AT(z)[(b * m + row + i) * n + column + j] = ((float *)&z[i])[j];
 }
 
 #define ROW                            \

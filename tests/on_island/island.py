@@ -6,6 +6,7 @@ What reads a tensor's values without asking the device finds nothing: buffers ar
 from __future__ import annotations
 
 import bisect
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,17 +23,20 @@ class Heap:
     def __init__(self) -> None:
         self.blocks: dict[int, np.ndarray] = {}
         self.next = 1 << 20
+        self.starts: list[int] = []
         self.reads = 0
+        self.lock = threading.Lock()
 
     def allocate(self, nbytes: int) -> Block:
-        block = Block(self, self.next, nbytes)
-        self.blocks[self.next] = np.full(max(1, nbytes), 0xA5, np.uint8)
-        self.next += (nbytes + 511) // 256 * 256
-        return block
+        with self.lock:
+            address = self.next
+            self.next += (nbytes + 511) // 256 * 256
+            self.starts.append(address)  # in order: they only grow
+            self.blocks[address] = np.full(max(1, nbytes), 0xA5, np.uint8)
+        return Block(self, address, nbytes)
 
     def at(self, address: int, nbytes: int) -> np.ndarray:
-        starts = sorted(self.blocks)
-        start = starts[bisect.bisect(starts, address) - 1]
+        start = self.starts[bisect.bisect(self.starts, address) - 1]
         assert start <= address and address - start + nbytes <= self.blocks[start].nbytes, "outside of every block"
         return self.blocks[start][address - start :][:nbytes]
 
