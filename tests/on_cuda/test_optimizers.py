@@ -143,6 +143,27 @@ def test_parameters_and_state_of_different_types(first, second):
         assert np.allclose(host_copy(t[0]).astype(np.float64), e[0], rtol=tolerance, atol=tolerance)
 
 
+def test_adafactor_of_large_tensors_is_five_launches():
+    """Rows that a block sums alone, several chunks of rows and pieces of elements, leading axes."""
+    shapes = [(300, 40), (2, 2100), (2, 3, 257, 5), (20000,), (1, 1)]
+    rng = np.random.default_rng(0)
+    values = [(rng.standard_normal(s).astype(np.float32), rng.standard_normal(s).astype(np.float32)) for s in shapes]
+    results = []
+    for device in ("cpu", "cuda"):
+        params = [sp.asarray(p, device=device).requires_grad_() for p, _ in values]
+        optimizer = Adafactor(params, lr=0.05, weight_decay=0.1)
+        for _ in range(2):
+            for p, (_, g) in zip(params, values, strict=True):
+                p.grad = sp.asarray(g, device=device)
+            gpu = driver()
+            count = len(gpu.launches) if hasattr(gpu, "launches") else None
+            optimizer.step()
+        results.append([*params, *state(optimizer)])
+    close(*results)
+    if count is not None:  # a device tells of no launches
+        assert len(gpu.launches) == count + 5
+
+
 def test_misaligned_and_strided_tensors_are_stepped():
     whole = np.arange(1, 61, dtype=np.float32)
     for cut in (np.s_[1:], np.s_[3:20], np.s_[::2], np.s_[::-1]):
