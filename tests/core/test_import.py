@@ -104,7 +104,7 @@ MAY_USE = {
     "models": ("nn", "io", "text"),
     "plugin": ("nn", "io"),  # its context reaches the catalogs of what it registers; files whole or none
     "train": ("nn", "optim", "data", "text", "io", "models"),
-    "testing": ("gpu",),
+    "testing": ("gpu", "nn", "optim", "models"),  # a device is tested by training on it
     "gpu": (),
     "cli": EVERY_PACKAGE,
 }
