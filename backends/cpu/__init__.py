@@ -22,6 +22,19 @@ _REDUCTION = {"none": 0, "mean": 1, "sum": 2}
 F32 = Cap(dtypes=(float32,))
 F32_NUMBERS = Cap(dtypes=(float32,), scalars=True)
 WITH_INDEX = Cap(dtypes=(float32,), integers=(int64,))
+
+# integers may be the rows' positions and nothing else
+EMBEDDING = Cap(
+    dtypes=(float32,),
+    integers=(int64,),
+    where=lambda weight, indices: weight.itemsize == 4,
+    where_text="takes a float32 weight",
+)
+DENSE_ROWS = Cap(
+    dtypes=(float32,),
+    where=lambda x, cos, sin, *attrs: x.strides[-1] == cos.strides[-1] == sin.strides[-1] == 4,
+    where_text="takes rows without gaps",
+)
 WITH_POSITION = Cap(dtypes=(float32,), integers=(int32,))
 
 
@@ -193,7 +206,7 @@ def _launchers(n: Any) -> dict[str, Callable[..., Any]]:
 # op -> (capability, name in the extension when it differs)
 _DIRECT: dict[str, Cap] = {
     "layer_norm": F32, "rms_norm": F32, "rms_norm_grad": F32, "silu": F32, "silu_grad": SAME_SHAPE,
-    "relu_grad": SAME_SHAPE, "embedding": WITH_INDEX, "rope": F32, "adamw": F32, "lion": F32,
+    "relu_grad": SAME_SHAPE, "embedding": EMBEDDING, "rope": DENSE_ROWS, "adamw": F32, "lion": F32,
 }  # fmt: skip
 _SAME3 = Cap(
     dtypes=(float32,),
