@@ -110,11 +110,7 @@ MAY_USE = {
     "models": ("nn", "io", "text"),
     "plugin": ("nn", "io"),  # its context reaches the catalogs of what it registers; files whole or none
     "train": ("nn", "optim", "data", "text", "io", "models"),
-<<<<<<< HEAD
     "testing": ("gpu", "nn", "optim", "models"),
-=======
-    "testing": ("gpu", "nn", "optim", "models"),  # a device is tested by training on it
->>>>>>> opencl
     "gpu": (),
     "cli": EVERY_PACKAGE,
 }
