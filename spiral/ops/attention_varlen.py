@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from spiral.backend import Spec
+from spiral.backend import Spec, spans
 from spiral.errors import ArgumentError, DTypeError, ShapeError
 from spiral.op import F, op
 from spiral.ops.attention import Attention, AttentionGrad
 from spiral.ops.shapes import need_float, statistics_dtype
 from spiral.placement import host_copy
-
-
-def sequences(starts: Any, tokens: int) -> Iterator[tuple[int, int]]:
-    """(first token, end) of each sequence that has tokens.
-
-    Args:
-        starts: on the host.
-        tokens: how many tokens there are.
-
-    Raises:
-        ArgumentError: starts fall, or leave [0, tokens].
-    """
-    bounds = starts.tolist()
-    for i, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
-        if not 0 <= start <= end <= tokens:
-            raise ArgumentError(
-                f"attention_varlen: starts must not fall, from 0 to at most {tokens}, the tokens of q; received "
-                f"{start} and {end} for sequence {i}."
-            )
-        if start < end:
-            yield start, end
 
 
 def _batch(x: Any, start: int, end: int) -> Any:
@@ -79,7 +57,7 @@ class AttentionVarlen:
     @staticmethod
     def oracle(q: Any, k: Any, v: Any, starts: Any, scale: float, causal: bool, window: int) -> Any:
         y, lse = np.zeros_like(q), np.full((q.shape[1], q.shape[0]), -np.inf, q.dtype)
-        for start, end in sequences(starts, q.shape[0]):
+        for _, start, end in spans("attention_varlen", starts.tolist(), q.shape[0]):
             qi, ki, vi = (_batch(x, start, end) for x in (q, k, v))
             yi, li = Attention.oracle(qi, ki, vi, None, scale, causal, window)
             y[start:end], lse[:, start:end] = yi[0].swapaxes(0, 1), li[0]
@@ -88,14 +66,14 @@ class AttentionVarlen:
     @staticmethod
     def decompose(q: Any, k: Any, v: Any, starts: Any, scale: float, causal: bool, window: int) -> Any:
         # sequence by sequence: one attention with a mask would store T x T numbers and compute them all
-        def batch(x: Any, start: int, end: int) -> Any:
+        def one(x: Any, start: int, end: int) -> Any:
             return F.expand_dims(F.permute_dims(F.getitem(x, index=(slice(start, end),)), (1, 0, 2)), axis=0)
 
         parts, last = [], 0
-        for start, end in sequences(host_copy(starts), q.shape[0]):
+        for _, start, end in spans("attention_varlen", host_copy(starts).tolist(), q.shape[0]):
             if last < start:
                 parts.append(F.zeros_of(q, (start - last, *q.shape[1:])))
-            qi, ki, vi = (batch(x, start, end) for x in (q, k, v))
+            qi, ki, vi = (one(x, start, end) for x in (q, k, v))
             y = F.attention(qi, ki, vi, None, scale=scale, causal=causal, window=window)
             parts.append(F.permute_dims(F.reshape(y, y.shape[1:]), (1, 0, 2)))
             last = end
@@ -152,7 +130,7 @@ class AttentionVarlenGrad:
         g: Any, q: Any, k: Any, v: Any, starts: Any, y: Any, lse: Any, scale: float, causal: bool, window: int
     ) -> Any:
         found = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
-        for start, end in sequences(starts, q.shape[0]):
+        for _, start, end in spans("attention_varlen", starts.tolist(), q.shape[0]):
             gi, qi, ki, vi, yi = (_batch(x, start, end) for x in (g, q, k, v, y))
             each = AttentionGrad.oracle(gi, qi, ki, vi, yi, lse[None, :, start:end], None, scale, causal, window)
             for whole, part in zip(found, each, strict=True):
