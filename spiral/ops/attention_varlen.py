@@ -14,6 +14,26 @@ from spiral.ops.shapes import need_float, statistics_dtype
 from spiral.placement import host_copy
 
 
+def _check(q: Any, k: Any, v: Any, starts: Any, window: int) -> None:
+    if q.ndim != 3 or k.ndim != 3 or tuple(k.shape) != tuple(v.shape):
+        raise ShapeError(
+            f"attention_varlen: expected q (T, H, D) and k, v (T, Hk, D); received {tuple(q.shape)}, "
+            f"{tuple(k.shape)} and {tuple(v.shape)}."
+        )
+    if q.shape[0] != k.shape[0] or q.shape[2] != k.shape[2] or k.shape[1] == 0 or q.shape[1] % k.shape[1]:
+        raise ShapeError(
+            "attention_varlen: k must have q's tokens and head size, and a number of heads that divides q's; "
+            f"received q {tuple(q.shape)}, k {tuple(k.shape)}."
+        )
+    if starts.ndim != 1 or starts.shape[0] == 0:
+        raise ShapeError(
+            "attention_varlen: starts must be (B + 1,), the first token of each sequence and the end of the last; "
+            f"received {tuple(starts.shape)}."
+        )
+    if window < 0:
+        raise ArgumentError(f"attention_varlen: window must be 0 (none) or positive; received {window}.")
+
+
 def _batch(x: Any, start: int, end: int) -> Any:
     """Tokens of x (T, H, D) as a batch of one, (1, H, L, D): an array's view."""
     return x[start:end].swapaxes(0, 1)[None]
@@ -33,29 +53,14 @@ class AttentionVarlen:
     @staticmethod
     def meta(q: Any, k: Any, v: Any, starts: Any, scale: float, causal: bool, window: int) -> tuple[Spec, Spec]:
         need_float("attention_varlen", q=q, k=k, v=v)
-        if q.ndim != 3 or k.ndim != 3 or tuple(k.shape) != tuple(v.shape):
-            raise ShapeError(
-                f"attention_varlen: expected q (T, H, D) and k, v (T, Hk, D); received {tuple(q.shape)}, "
-                f"{tuple(k.shape)} and {tuple(v.shape)}."
-            )
-        if q.shape[0] != k.shape[0] or q.shape[2] != k.shape[2] or k.shape[1] == 0 or q.shape[1] % k.shape[1]:
-            raise ShapeError(
-                "attention_varlen: k must have q's tokens and head size, and a number of heads that divides q's; "
-                f"received q {tuple(q.shape)}, k {tuple(k.shape)}."
-            )
         if starts.dtype.kind not in ("int", "uint"):
             raise DTypeError(f"attention_varlen: starts must be integers; received {starts.dtype.name}.")
-        if starts.ndim != 1 or starts.shape[0] == 0:
-            raise ShapeError(
-                "attention_varlen: starts must be (B + 1,), the first token of each sequence and the end of the last; "
-                f"received {tuple(starts.shape)}."
-            )
-        if window < 0:
-            raise ArgumentError(f"attention_varlen: window must be 0 (none) or positive; received {window}.")
+        _check(q, k, v, starts, window)
         return Spec(tuple(q.shape), q.dtype), Spec((q.shape[1], q.shape[0]), statistics_dtype(q.dtype))
 
     @staticmethod
     def oracle(q: Any, k: Any, v: Any, starts: Any, scale: float, causal: bool, window: int) -> Any:
+        _check(q, k, v, starts, window)  # slices of other shapes would be taken as they are
         y, lse = np.zeros_like(q), np.full((q.shape[1], q.shape[0]), -np.inf, q.dtype)
         for _, start, end in spans("attention_varlen", starts.tolist(), q.shape[0]):
             qi, ki, vi = (_batch(x, start, end) for x in (q, k, v))
@@ -69,6 +74,7 @@ class AttentionVarlen:
         def one(x: Any, start: int, end: int) -> Any:
             return F.expand_dims(F.permute_dims(F.getitem(x, index=(slice(start, end),)), (1, 0, 2)), axis=0)
 
+        _check(q, k, v, starts, window)
         parts, last = [], 0
         for _, start, end in spans("attention_varlen", host_copy(starts).tolist(), q.shape[0]):
             if last < start:

@@ -54,6 +54,8 @@ class GroupedMatMul:
 
     @staticmethod
     def oracle(x: Any, weight: Any, sizes: Any) -> Any:
+        if len(sizes) != len(weight):
+            raise ValueError("a size per matrix")  # the dispatcher asks meta for the whole message
         y = np.zeros((x.shape[0], weight.shape[2]), np.result_type(x, weight))
         for i, start, end in spans("grouped_matmul", bounds(sizes), x.shape[0]):
             y[start:end] = x[start:end] @ weight[i]
@@ -61,6 +63,7 @@ class GroupedMatMul:
 
     @staticmethod
     def decompose(x: Any, weight: Any, sizes: Any) -> Any:
+        GroupedMatMul.meta(x, weight, sizes)
         parts, last = [], 0
         for i, start, end in spans("grouped_matmul", bounds(host_copy(sizes)), x.shape[0]):
             parts.append(F.matmul(_rows(x, start, end), F.getitem(weight, index=(i,))))

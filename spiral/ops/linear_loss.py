@@ -69,6 +69,8 @@ class LinearCrossEntropy:
     def decompose(
         x: Any, weight: Any, targets: Any, ignore_index: int, label_smoothing: float, z_loss: float, reduction: str
     ) -> Any:
+        if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1] or targets.shape != x.shape[:1]:
+            LinearCrossEntropy.meta(x, weight, targets, ignore_index, label_smoothing, z_loss, reduction)
         n, v = x.shape[0], weight.shape[0]
         if n * v > _WHOLE and n > 1:
             options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing, "z_loss": z_loss}
