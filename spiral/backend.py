@@ -7,13 +7,14 @@ dispatcher knows about a kernel is its `Cap`, which is data: the same data expla
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from spiral.dtype import ALL, FLOATS, DType, float32
+from spiral.errors import ArgumentError
 
 
 class Spec:
@@ -257,6 +258,30 @@ def declared_ops() -> tuple[str, ...]:
     from spiral.op import OPS
 
     return tuple(OPS)
+
+
+def spans(op: str, bounds: Sequence[int], rows: int) -> Iterator[tuple[int, int, int]]:
+    """(number, first row, end) of each group of consecutive rows that has any, for ops on packed rows.
+
+    Args:
+        op: who asks.
+        bounds: the first row of each group, and the end of the last, on the host.
+        rows: how many rows there are.
+
+    Raises:
+        ArgumentError: bounds fall, or leave [0, rows].
+
+    Example:
+        >>> list(spans("attention_varlen", [0, 3, 3, 5], 6))
+        [(0, 0, 3), (2, 3, 5)]
+    """
+    for i, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        if not 0 <= start <= end <= rows:
+            raise ArgumentError(
+                f"{op}: groups must follow each other within the {rows} rows; received {start} to {end} for group {i}."
+            )
+        if start < end:
+            yield i, start, end
 
 
 DECOMPOSITION_PRIORITY = -10

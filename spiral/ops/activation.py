@@ -198,11 +198,15 @@ class SwiGLU:
 
     @staticmethod
     def vjp(need: Any, g: Any, a: Any, b: Any) -> Any:
-        return F.swiglu_grad(g, a, b)
+        if a.shape == b.shape and a.dtype is b.dtype:
+            return F.swiglu_grad(g, a, b)
+        da = like(F.silu_grad(g * b, F.broadcast_to(a, shape=g.shape)), a) if need[0] else None
+        return da, like(g * F.silu(a), b) if need[1] else None
 
     @staticmethod
     def samples(s: Any) -> Any:
         yield s.normal(5, 7), s.normal(5, 7)
+        yield s.normal(5, 1), s.normal(7)
 
 
 @op("swiglu_grad(g, a, b) -> da, db")
@@ -253,7 +257,9 @@ class GeGLU:
     def vjp(need: Any, g: Any, a: Any, b: Any, approximate: str) -> Any:
         if a.shape == b.shape and a.dtype is b.dtype:
             return F.geglu_grad(g, a, b, approximate=approximate)
-        da = like(F.gelu_grad(g * b, a, approximate=approximate), a) if need[0] else None
+        da = None
+        if need[0]:  # gelu_grad takes operands of one shape
+            da = like(F.gelu_grad(g * b, F.broadcast_to(a, shape=g.shape), approximate=approximate), a)
         return da, like(g * F.gelu(a, approximate=approximate), b) if need[1] else None
 
     @staticmethod

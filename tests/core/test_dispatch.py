@@ -1,5 +1,6 @@
 """Dispatch: choice by capability with reasons, preference, refusal, registration."""
 
+import numpy as np
 import pytest
 
 import spiral as sp
@@ -140,3 +141,44 @@ def test_strict_fallback_lets_a_guarded_kernel_run_and_forbids_only_the_decompos
     finally:
         monkeypatch.undo()
         clear_tables()
+
+
+def test_a_fused_op_decomposes_before_its_oracle_and_after_every_kernel():
+    x = sp.ones((2, 6))
+    rows = [r.backend for r in sp.explain("group_norm", x, groups=3)]
+    assert rows == ["decomposition", "numpy"]
+    with sp.prefer("numpy"):
+        assert sp.explain("group_norm", x, groups=3).chosen.backend == "numpy"
+        np.testing.assert_allclose(sp.group_norm(x, groups=3).numpy(), np.zeros((2, 6)), atol=1e-6)
+    mine = Recorder(Cap(where=lambda x, *rest: x.shape[0] == 2, where_text="takes two rows"), "group_norm")
+    mine.kernels = lambda: [Kernel("group_norm", lambda x, *rest: (x, x[:, :3], x[:, :3]), mine.cap, allocates=True)]
+    register_backend(mine)
+    try:
+        assert sp.group_norm(x, groups=3).tolist() == x.tolist()
+        assert sp.group_norm(sp.ones((3, 6)), groups=3).tolist() == [[0.0] * 6] * 3  # its guard refuses: decomposed
+    finally:
+        unregister_backend(mine.name)
+
+
+def test_a_fused_op_runs_its_oracle_where_decompositions_are_forbidden():
+    with sp.prefer(fallback="error"):
+        assert sp.explain("group_norm", sp.ones((2, 6)), groups=3).chosen.backend == "numpy"
+        assert sp.group_norm(sp.ones((2, 6)), groups=3).shape == (2, 6)
+
+
+@pytest.mark.parametrize("backend", ["decomposition", "numpy"])
+def test_an_op_that_overwrites_may_also_return(backend):
+    a, b = sp.asarray([2.0, 4.0]), sp.asarray([3e38])
+    with sp.prefer(*([backend] if backend == "numpy" else [])):
+        assert sp.explain("unscale_", [a, b], factor=0.5).chosen.backend == backend
+        assert sp.ops.unscale_([a, None, b], factor=0.5).item() is True
+        assert a.tolist() == [1.0, 2.0]
+        assert sp.ops.unscale_([a, b], factor=4.0).item() is False  # overflows
+        assert a.tolist() == [4.0, 8.0] and b.item() == float("inf")
+
+
+def test_all_finite_sees_what_a_norm_would_not():
+    large = sp.asarray([3e38, -3e38])
+    assert sp.ops.all_finite([large, large]).item() is True
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        assert sp.ops.all_finite([large, sp.asarray([0.0] * 1024 + [bad])]).item() is False
