@@ -86,14 +86,18 @@ def resources_of(image: bytes) -> dict[str, Resources]:
 
 # ---------------------------------------------------------------- Triton
 def triton_kernels() -> dict[str, list[Any]]:
-    """Declared Triton kernels by the file of ``kernels/triton`` that holds their function."""
+    """Declared Triton kernels by the file of ``kernels/triton`` that holds what they compute.
+
+    That is the kernel's file or, where a function is among its constants, that function's.
+    """
     from spiral.backends import triton as backend
     from spiral.backends.triton.launching import KERNELS
 
     backend.families()
     found: dict[str, list[Any]] = defaultdict(list)
     for kernel in KERNELS:
-        found[Path(sys.modules[kernel.fn.fn.__module__].__file__ or "").name].append(kernel)
+        computes = next((v for v in kernel.constants.values() if hasattr(v, "fn")), kernel.fn)
+        found[Path(sys.modules[computes.fn.__module__].__file__ or "").name].append(kernel)
     return dict(sorted(found.items()))
 
 

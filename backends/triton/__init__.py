@@ -1,7 +1,8 @@
 """The Triton backend: Triton compiles, `spiral.gpu` loads and launches, on the device layer of the CUDA backend.
 
 ``kernels/triton/<family>.py`` holds the kernels of a family of ops, ``backends/triton/<family>.py`` their launchers
-with a function ``kernels()``. Nothing here imports Triton before a probe has found a device for it.
+with a function ``kernels()``; other files in either folder are what families share. Nothing here imports Triton before
+a probe has found a device for it.
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ SUPPORTED = ((3, 6), (3, 9))
 
 
 def families() -> list[ModuleType]:
-    """The modules with launchers, one for each file of kernels; imports Triton."""
-    sources = importlib.import_module("spiral.kernels.triton")
-    names = sorted(info.name for info in pkgutil.iter_modules(sources.__path__))
-    return [importlib.import_module(f"{__name__}.{name}") for name in names]
+    """The modules with launchers: every one here that has a function ``kernels``; imports Triton."""
+    modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
+    return [m for m in modules if hasattr(m, "kernels")]
 
 
 class TritonBackend:

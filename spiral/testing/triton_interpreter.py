@@ -8,19 +8,31 @@
   ``tl.load``;
 - a comparison gives int1 where the interpreter's handle keeps the operands' type, so that a mask and-ed with a scalar
   condition became an array of integers that loads refuse;
+- functions of ``triton.language.extra.libdevice``, which the interpreter refuses, are computed by NumPy in float64 and
+  rounded;
 - a scalar counts a loop, ``range(0, n, BLOCK)``, with every NumPy: Triton 3.6 converts an array of one axis, which
   NumPy 2.4 refuses.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import triton.language as tl
+from triton.language.extra import libdevice
 from triton.runtime import interpreter
 
 _ARITHMETIC = ("binary_op", "unary_op", "create_dot", "create_fma", "create_fabs")
+_LIBDEVICE: dict[str, Callable[..., Any]] = {
+    "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "log2": np.log2, "log10": np.log10,
+    "erf": np.vectorize(math.erf, otypes=[np.float64]), "pow": np.power, "fmod": np.fmod, "hypot": np.hypot,
+    "sin": np.sin, "cos": np.cos, "tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
+    "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh, "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh,
+    "atan2": np.arctan2, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc, "rint": np.rint,
+}  # fmt: skip
 _done = False
 
 
@@ -57,6 +69,21 @@ def patch() -> None:
     for name in dir(interpreter.InterpreterBuilder):
         if name.startswith(("create_icmp", "create_fcmp")):
             setattr(interpreter.InterpreterBuilder, name, _comparing(getattr(interpreter.InterpreterBuilder, name)))
+    for name, function in _LIBDEVICE.items():
+        setattr(libdevice, name, _of_libdevice(name, function))
+
+
+def _of_libdevice(name: str, function: Callable[..., Any]) -> Any:
+    """A function as kernels call it: floating operands of one type, which is the result's."""
+
+    def run(*operands: Any) -> Any:
+        first = operands[0]
+        if any(o.dtype != first.dtype for o in operands) or first.dtype not in (tl.float32, tl.float64):
+            raise TypeError(f"libdevice.{name}: expected float32 or float64; received {[o.dtype for o in operands]}")
+        values = function(*[o.handle.data.astype(np.float64) for o in operands]).astype(first.handle.data.dtype)
+        return tl.tensor(interpreter.TensorHandle(values, first.dtype), first.type)
+
+    return run
 
 
 def _comparing(method: Any) -> Any:
