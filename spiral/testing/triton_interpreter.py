@@ -6,10 +6,12 @@
   values differ in the last bit; and bfloat16 → float32 keeps denormals, which the interpreter gives other values;
 - arithmetic on bfloat16 raises: the interpreter would work on the raw bit patterns. Kernels widen right after
   ``tl.load``;
+- a function that a kernel calls runs at once: the interpreter prepares the language again for each call, which takes a
+  millisecond and leaves it prepared;
 - a comparison gives int1 where the interpreter's handle keeps the operands' type, so that a mask and-ed with a scalar
   condition became an array of integers that loads refuse;
 - functions of ``triton.language.extra.libdevice``, which the interpreter refuses, are computed by NumPy in float64 and
-  rounded;
+  rounded; so are products, ``tl.reduce`` with a function ``multiply``, for which it calls Python for each element;
 - a scalar counts a loop, ``range(0, n, BLOCK)``, with every NumPy: Triton 3.6 converts an array of one axis, which
   NumPy 2.4 refuses.
 """
@@ -71,6 +73,16 @@ def patch() -> None:
     for name in dir(interpreter.InterpreterBuilder):
         if name.startswith(("create_icmp", "create_fcmp")):
             setattr(interpreter.InterpreterBuilder, name, _comparing(getattr(interpreter.InterpreterBuilder, name)))
+    reduce = interpreter.ReduceOps.apply_impl
+
+    def apply_impl(self: Any, values: Any) -> Any:
+        if self.combine_fn.fn.__name__ != "multiply":
+            return reduce(self, values)
+        found = np.multiply.reduce(values[0].handle.data, axis=self.axis, keepdims=self.keep_dims)
+        return self.to_tensor(found, values[0].dtype)
+
+    interpreter.ReduceOps.apply_impl = apply_impl
+    interpreter.InterpretedFunction.__call__ = lambda self, *args, **named: self.rewrite()(*args, **named)
     for name, function in _LIBDEVICE.items():
         setattr(libdevice, name, _of_libdevice(name, function))
 
