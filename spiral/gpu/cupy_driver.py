@@ -122,10 +122,12 @@ class CupyDriver:
 
     def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """See `spiral.gpu.Driver`; pageable memory is staged before the call returns."""
+        self._refuse("write")
         self._runtime.memcpyAsync(address, array.ctypes.data, array.nbytes, _TO_DEVICE, self._stream)
 
     def read(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """See `spiral.gpu.Driver`."""
+        self._refuse("read")
         self._runtime.memcpyAsync(array.ctypes.data, address, array.nbytes, _TO_HOST, self._stream)
         self.synchronize()
 
@@ -167,6 +169,7 @@ class CupyDriver:
 
     def synchronize(self) -> None:
         """See `spiral.gpu.Driver`."""
+        self._refuse("synchronize")
         self.synchronizations += 1
         self.stream.synchronize()
 
@@ -182,6 +185,7 @@ class CupyDriver:
 
     def write_ahead(self, address: int, array: np.ndarray[Any, Any]) -> Any:
         """See `spiral.gpu.Driver`."""
+        self._refuse("write_ahead")
         with self._device:
             if self._side is None:
                 self._side = self._cupy.cuda.Stream(non_blocking=True)
@@ -192,6 +196,11 @@ class CupyDriver:
             done.record(self._side)
             self.stream.wait_event(done)
         return _Event(done, self)
+
+    def _refuse(self, what: str) -> None:
+        """While a graph is made: refused here, before the device's library spoils the graph for it."""
+        if self._captured is not None:
+            raise KernelError(f"capture: expected launches, copies and fills only; received a call of {what}.")
 
     def capture(self, enqueue: Callable[[], None]) -> Any:
         """See `spiral.gpu.Driver`."""

@@ -99,6 +99,7 @@ class TorchDriver:
 
     def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """See `spiral.gpu.Driver`."""
+        self._refuse("write")
         self._use()
         source = ctypes.c_void_p(array.ctypes.data)
         call = self._library.cuMemcpyHtoDAsync_v2
@@ -106,6 +107,7 @@ class TorchDriver:
 
     def read(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """See `spiral.gpu.Driver`."""
+        self._refuse("read")
         self._use()
         to = ctypes.c_void_p(array.ctypes.data)
         call = self._library.cuMemcpyDtoHAsync_v2
@@ -151,6 +153,7 @@ class TorchDriver:
 
     def synchronize(self) -> None:
         """See `spiral.gpu.Driver`."""
+        self._refuse("synchronize")
         self.synchronizations += 1
         self.stream.synchronize()
 
@@ -167,6 +170,7 @@ class TorchDriver:
 
     def write_ahead(self, address: int, array: np.ndarray[Any, Any]) -> Any:
         """See `spiral.gpu.Driver`."""
+        self._refuse("write_ahead")
         self._use()
         if self._side is None:
             self._side = self._torch.cuda.Stream(self.index)
@@ -179,6 +183,11 @@ class TorchDriver:
         done.record(self._side)
         self.stream.wait_event(done)
         return _Event(done, self)
+
+    def _refuse(self, what: str) -> None:
+        """While a graph is made: refused here, before the device's library spoils the graph for it."""
+        if self._captured is not None:
+            raise KernelError(f"capture: expected launches, copies and fills only; received a call of {what}.")
 
     def capture(self, enqueue: Callable[[], None]) -> Any:
         """See `spiral.gpu.Driver`."""

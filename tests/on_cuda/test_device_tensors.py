@@ -98,10 +98,11 @@ def test_memory_is_counted_and_freed(gpu):
     before = sp.memory("cuda")["live"]
     t = sp.zeros((1000,), device="cuda")
     sp.reset_peak_memory("cuda")
-    assert sp.memory("cuda")["live"] - before == 4000
+    size = sp.memory("cuda")["live"] - before
+    assert 4000 <= size < 5000  # a device's pool rounds up
     u = t.to("cpu").to("cuda")
     del u
-    assert sp.memory("cuda")["peak"] - before == 8000 and sp.memory("cuda")["live"] - before == 4000
+    assert sp.memory("cuda")["peak"] - before == 2 * size and sp.memory("cuda")["live"] - before == size
 
 
 def test_out_of_memory_names_the_largest_tensors():
