@@ -1,4 +1,4 @@
-"""Every op's samples twice in one process, with a digest of the bits for comparing processes; a part of `benchmarks.gpu`.
+"""Every op's samples twice, with a digest of the bits for comparing processes; a part of `benchmarks.gpu`.
 
 A kernel that is declared deterministic must give the same bits for the same inputs, whatever ran before it.
 """

@@ -95,15 +95,15 @@ def main() -> None:
     sink = Sink(args.found)
     sink.put(versions=versions(), date=time.strftime("%Y-%m-%d"))
     prepare_interpreter(args.device)
-    from spiral.cli.doctor import report
-
-    doctor = {k: {a: str(b) for a, b in v.items()} for k, v in report().items()}
-    sink.put(doctor={k: v for k, v in doctor.items() if k not in ("plugins", "missing")})
     side = SpiralSide("cuda")
     facts = side.driver.facts
     sink.put(name=facts.name, cc=facts.cc, memory=facts.memory, driver=facts.driver, compiler=facts.compiler,
              multiprocessors=facts.multiprocessors, more={k: str(v) for k, v in facts.more.items()})  # fmt: skip
     ceilings(args.device, args.quick, sink.put)
+    from spiral.cli.doctor import report
+
+    doctor = {k: {a: str(b) for a, b in v.items()} for k, v in report().items()}
+    sink.put(doctor={k: v for k, v in doctor.items() if k not in ("plugins", "missing")})
 
 
 if __name__ == "__main__":

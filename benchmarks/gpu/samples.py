@@ -1,6 +1,6 @@
 """The GPU backends' tests on the device, in processes of their own; a part of `benchmarks.gpu`.
 
-    python -m benchmarks.gpu.samples --found result.jsonl --suite triton --driver torch
+python -m benchmarks.gpu.samples --found result.jsonl --suite triton --driver torch
 """
 
 from __future__ import annotations

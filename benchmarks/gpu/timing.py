@@ -47,21 +47,27 @@ class Measured:
 class _Ready:
     """A side with its runs, warmed up and recorded."""
 
-    def __init__(self, side: Side, runs: Sequence[Run]) -> None:
+    def __init__(self, side: Side, runs: Sequence[Run], record: bool) -> None:
         self.side, self.runs = side, runs
         self.measured = Measured(side.name)
         with side.within():
             self._burst()  # compiles
             side.wait()
             self.measured.peak = side.peak(runs[0])
-            try:
-                self._enqueue = side.graph(self._burst)
-                self.measured.captured = True
-                self._enqueue()
-            except Exception as error:  # a reason in the report: times then include launches
-                self.measured.why_not_captured = f"{type(error).__name__}: {error}"[:300]
-                self._enqueue = self._burst
+            self._enqueue: Run = self._burst
+            if record:
+                self._record()
             side.wait()
+
+    def _record(self) -> None:
+        """Has device times be those of a graph."""
+        try:
+            self._enqueue = self.side.graph(self._burst)
+            self._enqueue()
+            self.measured.captured = True
+        except Exception as error:  # a reason in the report: times then include launches
+            self.measured.why_not_captured = f"{type(error).__name__}: {error}"[:300]
+            self._enqueue = self._burst
 
     def _burst(self) -> list[Any]:
         return [run() for run in self.runs]
@@ -83,7 +89,7 @@ class _Ready:
 
 
 def measure(
-    sides: Sequence[tuple[Side, Sequence[Run]]], *, rounds: int, deadline: float
+    sides: Sequence[tuple[Side, Sequence[Run]]], *, rounds: int, deadline: float, record: bool = True
 ) -> tuple[list[Measured], dict[str, str]]:
     """Times sides in turn.
 
@@ -91,6 +97,7 @@ def measure(
         sides: each with a run per set of inputs.
         rounds: how many, fewer (but three) where the time is up.
         deadline: when, as `time.monotonic` has it.
+        record: device times are those of graphs.
 
     Returns:
         What was measured, and why a side was not, by its name.
@@ -98,7 +105,7 @@ def measure(
     ready, failures = [], {}
     for side, runs in sides:
         try:
-            ready.append(_Ready(side, runs))
+            ready.append(_Ready(side, runs, record))
         except Exception as error:
             failures[side.name] = f"{type(error).__name__}: {error}"[:500]
     for i in range(rounds):
