@@ -414,7 +414,7 @@ def test_graph_repeats_its_work_with_the_values_of_then(device):
         lambda: device.put(np.zeros(1)), lambda: device.get(block, 1, np.uint8), device.gpu.synchronize,
         lambda: device.gpu.capture(work),
     ):  # fmt: skip
-        with pytest.raises(KernelError, match="capture: expected launches, copies and fills only"):
+        with pytest.raises(KernelError, match="capture: expected launches, copies, fills and writes"):
             device.gpu.capture(wrong)
 
 
