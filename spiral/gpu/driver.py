@@ -170,8 +170,11 @@ class Driver(Protocol):
         """
 
     def capture(self, enqueue: Callable[[], None]) -> Graph:
-        """What ``enqueue`` launches, copies and fills, as a graph; nothing of it runs now.
+        """What ``enqueue`` launches, copies, fills and writes, as a graph; nothing of it runs now.
+
+        A write has the values of now at every launch; memory that was made meanwhile has them at once, so that a table
+        which is kept beyond the graph is never without its contents.
 
         Raises:
-            spiral.errors.KernelError: it reads, waits or allocates memory that the pool does not have.
+            spiral.errors.KernelError: it reads, waits, writes ahead or allocates memory that the pool does not have.
         """
