@@ -220,6 +220,6 @@ def kernels() -> Iterator[Kernel]:
     for name, fn in (("attention", _attention), ("attention_grad", _attention_grad)):
         yield Kernel(name, fn, Cap((float32, float64), where=_narrow, where_text=text))
         yield Kernel(name, fn, Cap(FLOATS, cc=(80, 999), where=_narrow, where_text=text))
-    for name, fn in (("attention_varlen", _attention_varlen), ("attention_varlen_grad", _attention_varlen_grad)):
-        yield Kernel(name, fn, Cap((float32, float64), integers, where=_narrow, where_text=text))
-        yield Kernel(name, fn, Cap(FLOATS, integers, cc=(80, 999), where=_narrow, where_text=text))
+    for name, varlen in (("attention_varlen", _attention_varlen), ("attention_varlen_grad", _attention_varlen_grad)):
+        yield Kernel(name, varlen, Cap((float32, float64), integers, where=_narrow, where_text=text))
+        yield Kernel(name, varlen, Cap(FLOATS, integers, cc=(80, 999), where=_narrow, where_text=text))
