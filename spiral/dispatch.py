@@ -314,8 +314,7 @@ def call(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
             observation.note_choice(op.name, table_key, pol, entry.backend)
     while entry.guard is not None and not entry.guard(*raw, *attrs):
         if entry.next is None:
-            rows = _candidates(op, args, attrs, pol, probe_guards=True)
-            raise CapabilityError(f"{op.name}: no kernel takes these shapes or attributes.\n" + _table(rows))
+            raise _refusal(op, args, attrs, pol)
         entry = entry.next
     if entry.fn is None:
         assert op.decompose is not None
@@ -358,15 +357,39 @@ def _outputs(op: Op, entry: Entry, args: tuple[Any, ...], raw: list[Any], attrs:
     return made
 
 
-def _run_on_cpu(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """All outputs of an op on CPU tensors, as arrays; for devices whose memory the host shares."""
+def all_outputs(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], pol: Policy | None = None) -> tuple[Any, ...]:
+    """All outputs of an op's kernel, hidden ones too, as buffers; nothing is recorded, and no choice is kept.
+
+    Args:
+        op: the op.
+        args: its inputs.
+        attrs: its attributes, all of them.
+        pol: how its kernel is chosen; None: as in this context.
+
+    Returns:
+        What the kernel gave; nothing where the op runs as its decomposition, which has no hidden outputs.
+
+    Raises:
+        CapabilityError: no kernel can run.
+    """
+    pol = _policy.get() if pol is None else pol
     raw = _raw(args)
-    entry = bind(op, args, attrs, policy(fallback="allow"))
+    entry = bind(op, args, attrs, pol)
     while entry.guard is not None and not entry.guard(*raw, *attrs):
         if entry.next is None:
-            raise CapabilityError(f"{op.name}: no kernel of the CPU takes these shapes or attributes.")
+            raise _refusal(op, args, attrs, pol)
         entry = entry.next
-    return _outputs(op, entry, args, raw, attrs)
+    return () if entry.fn is None else _outputs(op, entry, args, raw, attrs)
+
+
+def _run_on_cpu(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """All outputs of an op on CPU tensors, as arrays; for devices whose memory the host shares."""
+    return all_outputs(op, args, attrs, policy(fallback="allow"))
+
+
+def _refusal(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], pol: Policy) -> CapabilityError:
+    rows = _candidates(op, args, attrs, pol, probe_guards=True)
+    return CapabilityError(f"{op.name}: no kernel takes these shapes or attributes.\n" + _table(rows))
 
 
 def _make_call(op: Op) -> Callable[..., Any]:

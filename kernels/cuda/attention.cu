@@ -4,13 +4,14 @@
 
 namespace spiral {
 // One block per 16 TM queries of a head, the last first, which see most where attention is causal; grid x = B * H *
-// ceil(T / (16 TM)). q (B, H, T, D), k and v (B, H / groups, S, D); y (B, H, T, D) and lse (B, H, T) dense, overwritten.
+// ceil(T / (16 TM)). q (B, H, T, D), k and v (B, H / groups, S, D); y (B, H, T, D) and lse (B, H, T), the
+// latter in float or double, dense, overwritten.
 // Dynamic shared memory: 2 tiles and the scores. 4 D operations for each pair that sees each other; reads k and v
 // T / (16 TM) times.
 template <class Tiles>
 __global__ void __launch_bounds__(256, 1)
 attention(Heads<typename Tiles::T> q, Heads<typename Tiles::T> k, Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask,
-          typename Tiles::T* y, typename Tiles::T* lse, AttentionShape shape) {
+          typename Tiles::T* y, typename Tiles::W* lse, AttentionShape shape) {
   typedef typename Tiles::T T;
   typedef typename Tiles::W W;
   constexpr int B = Tiles::B, TM = Tiles::TM;
@@ -63,7 +64,7 @@ attention(Heads<typename Tiles::T> q, Heads<typename Tiles::T> k, Heads<typename
     total[i] = reduce16<Add>(total[i]);
     const int row = first + ty + 16 * i;
     if (tx == 0 && row < shape.t)
-      lse[(i64)bh * shape.t + row] = down<T>(total[i] == 0 ? none : (W)log(total[i]) + top[i]);
+      lse[(i64)bh * shape.t + row] = total[i] == 0 ? none : (W)log(total[i]) + top[i];
     total[i] = total[i] == 0 ? (W)0 : 1 / total[i];
   }
   Tiles::store(y + (i64)bh * shape.t * shape.d, acc, total, first, shape.t, shape.d);
@@ -95,7 +96,7 @@ __device__ inline void back(W& s, W& dp, bool sees, W lse, W delta) {
 template <class Tiles>
 __global__ void __launch_bounds__(256, 1)
 attention_dq(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<typename Tiles::T> k, Heads<typename Tiles::T> v,
-             Mask<typename Tiles::T> mask, const typename Tiles::T* lse, const typename Tiles::W* delta,
+             Mask<typename Tiles::T> mask, const typename Tiles::W* lse, const typename Tiles::W* delta,
              typename Tiles::T* dq, AttentionShape shape) {
   typedef typename Tiles::T T;
   typedef typename Tiles::W W;
@@ -112,7 +113,7 @@ attention_dq(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<typen
 #pragma unroll
   for (int i = 0; i < TM; i++) {
     const int row = first + ty + 16 * i;
-    of_row[i] = row < shape.t ? up(lse[(i64)bh * shape.t + row]) : (W)0;
+    of_row[i] = row < shape.t ? lse[(i64)bh * shape.t + row] : (W)0;
     sum[i] = row < shape.t ? delta[(i64)bh * shape.t + row] : (W)0;
     factor[i] = scale;
   }
@@ -148,7 +149,7 @@ attention_dq(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<typen
 template <class Tiles>
 __global__ void __launch_bounds__(256, 1)
 attention_dkv(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<typename Tiles::T> k,
-              Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask, const typename Tiles::T* lse,
+              Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask, const typename Tiles::W* lse,
               const typename Tiles::W* delta, typename Tiles::T* dk, typename Tiles::T* dv, AttentionShape shape) {
   typedef typename Tiles::T T;
   typedef typename Tiles::W W;
@@ -179,7 +180,7 @@ attention_dkv(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<type
 #pragma unroll
       for (int j = 0; j < TM; j++) {
         const int row = t0 + tx + 16 * j;
-        const W of_row = row < shape.t ? up(lse[rows + row]) : (W)0, sum = row < shape.t ? delta[rows + row] : (W)0;
+        const W of_row = row < shape.t ? lse[rows + row] : (W)0, sum = row < shape.t ? delta[rows + row] : (W)0;
 #pragma unroll
         for (int i = 0; i < TM; i++) {
           const int key = first + ty + 16 * i;
