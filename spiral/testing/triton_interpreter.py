@@ -3,7 +3,7 @@
 `patch` changes the interpreter of this process (TRITON_INTERPRET=1 at its start):
 
 - float32 → bfloat16 rounds to the nearest, ties to even, as GPUs do; the interpreter truncates, so that half of all
-  values differ in the last bit;
+  values differ in the last bit; and bfloat16 → float32 keeps denormals, which the interpreter gives other values;
 - arithmetic on bfloat16 raises: the interpreter would work on the raw bit patterns. Kernels widen right after
   ``tl.load``;
 - a comparison gives int1 where the interpreter's handle keeps the operands' type, so that a mask and-ed with a scalar
@@ -54,6 +54,8 @@ def patch() -> None:
     def convert_float(values: Any, source: Any, to: Any, rounding_mode: Any) -> Any:
         if source == tl.float32 and to == tl.bfloat16 and rounding_mode in (None, interpreter._ir.ROUNDING_MODE.RTNE):
             return round_to_bfloat16(values)
+        if source == tl.bfloat16 and to == tl.float32:
+            return np.left_shift(values.view(np.uint16), 16, dtype=np.uint32)
         return convert(values, source, to, rounding_mode)
 
     interpreter._convert_float = convert_float
