@@ -12,10 +12,10 @@ import numpy as np
 from spiral.backend import Cap, Kernel
 from spiral.backends.cuda.arrays import THREADS, copy_into, dense
 from spiral.backends.cuda.launching import Source
-from spiral.backends.cuda.spans import Row, addresses_of, kinds_of, tables_of, types_of
 from spiral.backends.cuda.units import product
 from spiral.device_array import DeviceArray
 from spiral.dtype import FLOATS, float32, float64
+from spiral.gpu.spans import Row, addresses_of, kinds_of, tables_of, types_of
 
 _SOURCE = Source("adafactor.cu")
 _ROWS, _CHUNK, _TILE, _PIECE = 32, 256, 32, 16384  # as in the kernels' file

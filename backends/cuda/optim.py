@@ -9,9 +9,9 @@ from typing import Any
 from spiral.backend import Cap, Kernel
 from spiral.backends.cuda.arrays import THREADS, copy_into, dense
 from spiral.backends.cuda.launching import CudaKernel, Source
-from spiral.backends.cuda.spans import Row, spans
 from spiral.device_array import DeviceArray
 from spiral.dtype import FLOATS, float64
+from spiral.gpu.spans import Row, spans
 
 _SOURCE = Source("optim.cu")
 _BLOCK = (THREADS, 1, 1)

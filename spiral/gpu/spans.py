@@ -1,4 +1,4 @@
-"""The table that tells a kernel's blocks which stretches of which tensors to work on; see kernels/cuda/optim.cu."""
+"""The table that tells a kernel's blocks which stretches of which tensors to work on."""
 
 from __future__ import annotations
 
