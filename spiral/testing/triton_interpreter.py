@@ -6,6 +6,8 @@
   values differ in the last bit;
 - arithmetic on bfloat16 raises: the interpreter would work on the raw bit patterns. Kernels widen right after
   ``tl.load``;
+- ``tl.dot`` of 16-bit operands sums products in float32, as tensor cores do; the interpreter multiplies bit patterns of
+  bfloat16;
 - a comparison gives int1 where the interpreter's handle keeps the operands' type, so that a mask and-ed with a scalar
   condition became an array of integers that loads refuse;
 - functions of ``triton.language.extra.libdevice``, which the interpreter refuses, are computed by NumPy in float64 and
@@ -25,7 +27,7 @@ import triton.language as tl
 from triton.language.extra import libdevice
 from triton.runtime import interpreter
 
-_ARITHMETIC = ("binary_op", "unary_op", "create_dot", "create_fma", "create_fabs")
+_ARITHMETIC = ("binary_op", "unary_op", "create_fma", "create_fabs")
 _LIBDEVICE: dict[str, Callable[..., Any]] = {
     "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "log2": np.log2, "log10": np.log10,
     "erf": np.vectorize(math.erf, otypes=[np.float64]), "pow": np.power, "fmod": np.fmod, "hypot": np.hypot,
@@ -66,11 +68,27 @@ def patch() -> None:
     interpreter._patch_lang_tensor = patch_lang_tensor
     for name in _ARITHMETIC:
         setattr(interpreter.InterpreterBuilder, name, _refusing(name, getattr(interpreter.InterpreterBuilder, name)))
+    interpreter.InterpreterBuilder.create_dot = _create_dot
     for name in dir(interpreter.InterpreterBuilder):
         if name.startswith(("create_icmp", "create_fcmp")):
             setattr(interpreter.InterpreterBuilder, name, _comparing(getattr(interpreter.InterpreterBuilder, name)))
     for name, function in _LIBDEVICE.items():
         setattr(libdevice, name, _of_libdevice(name, function))
+
+
+def _create_dot(
+    self: Any, a: Any, b: Any, d: Any, input_precision: Any = None, max_num_imprecise_acc: Any = None
+) -> Any:  # fmt: skip
+    """a b + d in the type of d."""
+    x, y = [_wide(operand) for operand in (a, b)]
+    return interpreter.TensorHandle(np.matmul(x, y, dtype=d.data.dtype) + d.data, d.dtype.scalar)
+
+
+def _wide(operand: Any) -> Any:
+    """The values of 16-bit floats in float32, others as they are."""
+    if operand.dtype.scalar == tl.bfloat16:
+        return (operand.data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return operand.data.astype(np.float32) if operand.dtype.scalar == tl.float16 else operand.data
 
 
 def _of_libdevice(name: str, function: Callable[..., Any]) -> Any:
