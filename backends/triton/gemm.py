@@ -71,7 +71,7 @@ def _product(d: DType, tile: Tile, x_along_k: bool, w_along_k: bool) -> TritonKe
             "WIDE": wide_type(d), "M": tile.m, "N": tile.n, "K": tile.k,
             "X_ALONG_K": x_along_k, "W_ALONG_K": w_along_k,
         },
-        divisible=tuple(sorted(long | {"x0", "x1", "x2", "w0", "w1", "w2"})),
+        divisible=tuple(sorted(long | {"chunk", "x0", "x1", "x2", "w0", "w1", "w2"})),
         num_warps=tile.warps,
         num_stages=tile.stages,
     )  # fmt: skip

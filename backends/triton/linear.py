@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from spiral.backend import ANY, Cap, Kernel
@@ -88,8 +89,14 @@ def _linear_grad(
         _gradient(lambda y: column_sums(g, y), db, d)
 
 
+def _narrow(*operands: Any) -> bool:
+    """Offsets within a tile, which may have 128 rows, are of 32 bits."""
+    return all(x.size < 2**31 or max(x.shape[-2:]) < 2**24 for x in operands if isinstance(x, DeviceArray))
+
+
 def kernels() -> Iterator[Kernel]:
     """The family's table."""
-    yield Kernel("matmul", _matmul, Cap(FLOATS, integers=ANY.integers))
-    yield Kernel("linear", _linear, Cap(FLOATS))
-    yield Kernel("linear_grad", _linear_grad, Cap(FLOATS))
+    cap = Cap(FLOATS, where=_narrow, where_text="takes fewer than 2**31 elements, or axes of fewer than 2**24")
+    yield Kernel("matmul", _matmul, replace(cap, integers=ANY.integers))
+    yield Kernel("linear", _linear, cap)
+    yield Kernel("linear_grad", _linear_grad, cap)

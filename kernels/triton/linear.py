@@ -36,9 +36,9 @@ def product(
     """y = act(x w^T + bias) for x (batch, m, k), w (batch, n, k) with strides, y (batch, m, n) dense.
 
     A program makes an M x N tile; programs of axis 1 take ``chunk`` of k each. X_ALONG_K: x_k is 1, else x_row is 1;
-    the same for w. bias: (n), not read unless has_bias. With splits > 1 overwrites part (splits, batch, m, n) of WIDE and
-    leaves y alone, else overwrites y. 2 * m * n * k operations; reads x about n / N and w about m / M times (from the
-    cache where they fit).
+    the same for w. bias: (n), not read unless has_bias. With splits > 1 overwrites part (splits, batch, m, n) of WIDE
+    and leaves y alone, else overwrites y. 2 * m * n * k operations; reads x about n / N and w about m / M times (from
+    the cache where they fit).
     """
     tiles_m, tiles_n = tl.cdiv(m, M), tl.cdiv(n, N)
     tile = tl.program_id(0)
@@ -50,40 +50,46 @@ def product(
     x += of_batch(batch, n1, n2, x0, x1, x2) + (row * M).to(tl.int64) * x_row + first.to(tl.int64) * x_k
     w += of_batch(batch, n1, n2, w0, w1, w2) + (column * N).to(tl.int64) * w_row + first.to(tl.int64) * w_k
     within_m, within_n = row * M + i < m, column * N + j < n
+    # rows behind the last are read as the last one: a mask less in the loop, and registers for it
     if X_ALONG_K:
-        at_x = i[:, None] * x_row + c[None, :]
+        at_x = tl.minimum(i, m - 1 - row * M)[:, None] * x_row + c[None, :]
         step_x = K
     else:
         at_x = i[:, None] + c[None, :] * x_k
         step_x = K * x_k
     if W_ALONG_K:
-        at_w = j[None, :] * w_row + c[:, None]
+        at_w = tl.minimum(j, n - 1 - column * N)[None, :] * w_row + c[:, None]
         step_w = K
     else:
         at_w = j[None, :] + c[:, None] * w_k
         step_w = K * w_k
     acc = tl.zeros([M, N], WIDE)
     for _ in range(0, tl.cdiv(left, K)):
-        a = tl.load(x + at_x, mask=within_m[:, None] & (c < left)[None, :], other=0.0)
-        b = tl.load(w + at_w, mask=within_n[None, :] & (c < left)[:, None], other=0.0)
+        if X_ALONG_K:
+            a = tl.load(x + at_x, mask=(c < left)[None, :], other=0.0)
+        else:
+            a = tl.load(x + at_x, mask=within_m[:, None] & (c < left)[None, :], other=0.0)
+        if W_ALONG_K:
+            b = tl.load(w + at_w, mask=(c < left)[:, None], other=0.0)
+        else:
+            b = tl.load(w + at_w, mask=within_n[None, :] & (c < left)[:, None], other=0.0)
         acc = tl.dot(a, b, acc, input_precision="ieee", out_dtype=WIDE)
         x += step_x
         w += step_w
         left -= K
-    r, s = row * M + i, column * N + j
-    at_y = r.to(tl.int64)[:, None] * n + s[None, :]
+    at_y = i[:, None] * n + j[None, :]
     inside = within_m[:, None] & within_n[None, :]
-    size = m.to(tl.int64) * n
+    corner, size = (row * M).to(tl.int64) * n + column * N, m.to(tl.int64) * n
     if splits > 1:
         batches = tl.num_programs(0) // (tiles_m * tiles_n)
-        part += (tl.program_id(1) * batches + batch).to(tl.int64) * size
+        part += (tl.program_id(1) * batches + batch).to(tl.int64) * size + corner
         tl.store(part + at_y, acc, mask=inside)
     else:
         if has_bias:
-            acc += tl.load(bias + s, mask=within_n, other=0.0).to(WIDE)[None, :]
+            acc += tl.load(bias + column * N + j, mask=within_n, other=0.0).to(WIDE)[None, :]
         if relu:
             acc = tl.where(acc < 0, 0.0, acc)
-        tl.store(y + batch.to(tl.int64) * size + at_y, acc.to(y.dtype.element_ty), mask=inside)
+        tl.store(y + (batch.to(tl.int64) * size + corner) + at_y, acc.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
