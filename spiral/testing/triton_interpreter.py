@@ -12,6 +12,7 @@
   condition became an array of integers that loads refuse;
 - functions of ``triton.language.extra.libdevice``, which the interpreter refuses, are computed by NumPy in float64 and
   rounded;
+- a function that a kernel calls is not prepared again at each call, which cost a millisecond, but once in a launch;
 - a scalar counts a loop, ``range(0, n, BLOCK)``, with every NumPy: Triton 3.6 converts an array of one axis, which
   NumPy 2.4 refuses.
 """
@@ -69,6 +70,22 @@ def patch() -> None:
     for name in _ARITHMETIC:
         setattr(interpreter.InterpreterBuilder, name, _refusing(name, getattr(interpreter.InterpreterBuilder, name)))
     interpreter.InterpreterBuilder.create_dot = _create_dot
+    prepare = interpreter._patch_lang
+    prepared: set[int] = set()  # by their modules' globals
+
+    def patch_lang(fn: Any) -> Any:
+        prepared.clear()
+        prepared.add(id(fn.__globals__))
+        return prepare(fn)
+
+    def call(self: Any, *args: Any, **named: Any) -> Any:
+        if id(self.fn.__globals__) not in prepared:
+            prepare(self.fn)
+            prepared.add(id(self.fn.__globals__))
+        return self.rewrite()(*args, **named)
+
+    interpreter._patch_lang = patch_lang
+    interpreter.InterpretedFunction.__call__ = call
     for name in dir(interpreter.InterpreterBuilder):
         if name.startswith(("create_icmp", "create_fcmp")):
             setattr(interpreter.InterpreterBuilder, name, _comparing(getattr(interpreter.InterpreterBuilder, name)))
