@@ -18,7 +18,6 @@ from spiral.dtype import FLOATS, float32, float64
 from spiral.gpu.spans import Spans, in_stretches, spans
 from spiral.kernels.triton import optim as source
 
-_BLOCK = 1024
 _FLOAT = Cap(FLOATS)
 _STEPS = {"adamw": 4, "sgd": 2, "momentum": 3, "lion": 3, "scale": 1, "ema": 2}
 """How many tensors each takes."""
@@ -30,6 +29,11 @@ KINDS = ((tl.float32, True), (tl.float32, False), (tl.float64, False))
 def of_kind(wide: Any, uniform: bool) -> dict[str, Any]:
     """The constants of a kernel that takes tensors of some dtypes."""
     return {"WIDE": wide, "UNIFORM": uniform}
+
+
+def _block(wide: Any) -> dict[str, int]:
+    """How many elements are worked on at a time, so that they stay in registers."""
+    return {"BLOCK": 512 if wide is tl.float64 else 1024}
 
 
 def number(wide: Any) -> str:
@@ -48,7 +52,7 @@ _UPDATE = {
     (step, *kind): TritonKernel(
         source.update,
         {"table": "*i64"} | {f"s{i}": number(kind[0]) for i in range(_NUMBERS)},
-        of_kind(*kind) | {"STEP": getattr(source, step), "COUNT": count, "BLOCK": _BLOCK},
+        of_kind(*kind) | {"STEP": getattr(source, step), "COUNT": count} | _block(kind[0]),
     )
     for step, count in _STEPS.items() for kind in KINDS
 }  # fmt: skip
@@ -56,17 +60,17 @@ _CHECK = {
     (scaled, *kind): TritonKernel(
         source.check_finite,
         {"table": "*i64", "finite": "*i8", "factor": number(kind[0])},
-        of_kind(*kind) | {"SCALED": scaled, "BLOCK": _BLOCK},
+        of_kind(*kind) | {"SCALED": scaled} | _block(kind[0]),
     )
     for scaled, kind in itertools.product((False, True), KINDS)
 }
 _SQUARES = {
     kind: TritonKernel(
-        source.square_sums, {"table": "*i64", "partial": "*fp64"}, of_kind(*kind) | {"BLOCK": _BLOCK}
+        source.square_sums, {"table": "*i64", "partial": "*fp64"}, of_kind(*kind) | _block(kind[0])
     )
     for kind in KINDS
 }  # fmt: skip
-_ROOT = TritonKernel(source.root_of_sum, {"partial": "*fp64", "norm": "*fp64", "n": "i32"}, {"BLOCK": _BLOCK})
+_ROOT = TritonKernel(source.root_of_sum, {"partial": "*fp64", "norm": "*fp64", "n": "i32"}, {"BLOCK": 1024})
 
 
 def _kind(table: Spans) -> tuple[Any, bool]:

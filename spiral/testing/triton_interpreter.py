@@ -3,13 +3,14 @@
 `patch` changes the interpreter of this process (TRITON_INTERPRET=1 at its start):
 
 - float32 → bfloat16 rounds to the nearest, ties to even, as GPUs do; the interpreter truncates, so that half of all
-  values differ in the last bit;
+  values differ in the last bit; and bfloat16 → float32 keeps denormals, which the interpreter gives other values;
 - arithmetic on bfloat16 raises: the interpreter would work on the raw bit patterns. Kernels widen right after
   ``tl.load``;
 - ``tl.dot`` of 16-bit operands sums products in float32, as tensor cores do; the interpreter multiplies bit patterns of
   bfloat16;
 - a comparison gives int1 where the interpreter's handle keeps the operands' type, so that a mask and-ed with a scalar
   condition became an array of integers that loads refuse;
+- ``tl.sort`` is NumPy's: the interpreter takes seconds for the network of a few hundred elements;
 - functions of ``triton.language.extra.libdevice``, which the interpreter refuses, are computed by NumPy in float64 and
   rounded;
 - a function that a kernel calls is not prepared again at each call, which cost a millisecond, but once in a launch;
@@ -57,6 +58,8 @@ def patch() -> None:
     def convert_float(values: Any, source: Any, to: Any, rounding_mode: Any) -> Any:
         if source == tl.float32 and to == tl.bfloat16 and rounding_mode in (None, interpreter._ir.ROUNDING_MODE.RTNE):
             return round_to_bfloat16(values)
+        if source == tl.bfloat16 and to == tl.float32:
+            return np.left_shift(values.view(np.uint16), 16, dtype=np.uint32)
         return convert(values, source, to, rounding_mode)
 
     interpreter._convert_float = convert_float
@@ -70,6 +73,7 @@ def patch() -> None:
     for name in _ARITHMETIC:
         setattr(interpreter.InterpreterBuilder, name, _refusing(name, getattr(interpreter.InterpreterBuilder, name)))
     interpreter.InterpreterBuilder.create_dot = _create_dot
+    tl.sort = _sort
     prepare = interpreter._patch_lang
     prepared: set[int] = set()  # by their modules' globals
 
@@ -91,6 +95,11 @@ def patch() -> None:
             setattr(interpreter.InterpreterBuilder, name, _comparing(getattr(interpreter.InterpreterBuilder, name)))
     for name, function in _LIBDEVICE.items():
         setattr(libdevice, name, _of_libdevice(name, function))
+
+
+def _sort(x: Any) -> Any:
+    """x, integers in a row, in order."""
+    return tl.tensor(interpreter.TensorHandle(np.sort(x.handle.data), x.handle.dtype), x.type)
 
 
 def _create_dot(
