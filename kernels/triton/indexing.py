@@ -39,12 +39,12 @@ def gather(
     start = tl.program_id(0).to(tl.int64) * BLOCK
     if runs:
         r = (start // V).to(tl.int32) + tl.arange(0, BLOCK // V)
-        inside = r < count // V
-        p, good = positions(index, place5(r, n1, n2, n3, n4, i0, i1, i2, i3, i4), inside, n, wrap, checked, fault)
-        at = (place5(r, n1, n2, n3, n4, x0, x1, x2, x3, x4) + p * stride) * V
+        some = r < count // V
+        q, found = positions(index, place5(r, n1, n2, n3, n4, i0, i1, i2, i3, i4), some, n, wrap, checked, fault)
+        run = (place5(r, n1, n2, n3, n4, x0, x1, x2, x3, x4) + q * stride) * V
         v = tl.arange(0, V)[None, :]
-        w = tl.load(x + (at[:, None] + v), mask=good[:, None], other=0)
-        tl.store(y + ((r.to(tl.int64) * V)[:, None] + v), w, mask=inside[:, None])
+        u = tl.load(x + (run[:, None] + v), mask=found[:, None], other=0)
+        tl.store(y + ((r.to(tl.int64) * V)[:, None] + v), u, mask=some[:, None])
     else:
         i = start.to(tl.int32) + tl.arange(0, BLOCK)
         inside = i < count
@@ -66,13 +66,12 @@ def scatter(
     start = tl.program_id(0).to(tl.int64) * BLOCK
     if runs:
         r = (start // V).to(tl.int32) + tl.arange(0, BLOCK // V)
-        inside = r < count // V
-        p = tl.load(index + place5(r, n1, n2, n3, n4, i0, i1, i2, i3, i4), mask=inside, other=0)
-        at = place5(r, n1, n2, n3, n4, x0, x1, x2, x3, x4) * V
-        to = place5(r, n1, n2, n3, n4, y0, y1, y2, y3, y4).to(tl.int64) * V + p // V * V
+        some = (r < count // V)[:, None]
+        q = tl.load(index + place5(r, n1, n2, n3, n4, i0, i1, i2, i3, i4), mask=r < count // V, other=0)
+        source = place5(r, n1, n2, n3, n4, x0, x1, x2, x3, x4) * V
+        goal = (place5(r, n1, n2, n3, n4, y0, y1, y2, y3, y4).to(tl.int64) + q // V) * V
         v = tl.arange(0, V)[None, :]
-        w = tl.load(x + (at[:, None] + v), mask=inside[:, None])
-        tl.store(y + (to[:, None] + v), w, mask=inside[:, None])
+        tl.store(y + (goal[:, None] + v), tl.load(x + (source[:, None] + v), mask=some), mask=some)
     else:
         i = start.to(tl.int32) + tl.arange(0, BLOCK)
         inside = i < count
