@@ -266,7 +266,7 @@ _LAUNCHED: dict[str, Cap] = {
     "sum": F32, "mean": F32, "max": F32, "min": F32, "linear": F32, "linear_grad": F32,
     "softmax": LAST_AXIS, "softmax_grad": LAST_AXIS, "log_softmax": LAST_AXIS, "log_softmax_grad": LAST_AXIS,
     "layer_norm_grad": F32, "cross_entropy": WITH_INDEX, "cross_entropy_grad": WITH_INDEX,
-    "embedding_grad": WITH_INDEX, "gelu": F32, "gelu_grad": F32, "geglu": SAME_SHAPE, "geglu_grad": _SAME3,
+    "embedding_grad": WITH_INDEX, "gelu": F32, "gelu_grad": SAME_SHAPE, "geglu": SAME_SHAPE, "geglu_grad": _SAME3,
     "attention": F32, "attention_grad": F32,
     "conv2d": F32, "conv2d_grad": F32, "max_pool2d": WITH_POSITION, "max_pool2d_grad": WITH_POSITION,
     "avg_pool2d": F32, "avg_pool2d_grad": F32,

@@ -108,8 +108,8 @@ class TritonKernel:
         self.divisible = frozenset(divisible) | {n for n, kind in self.params.items() if kind.startswith("*")}
         self._tested = tuple([i for i, n in enumerate(names) if n in self.divisible])
         self._here = Params(*[self._format(n, kind) for n, kind in self.params.items()], *["P"] * adapter.HIDDEN).here
-        constants = [f"{k}={getattr(v, '__name__', v)}" for k, v in self.constants.items()]
-        kinds = ",".join([*self.params.values(), *constants])
+        fixed = [f"{k}={getattr(v, '__name__', v)}" for k, v in self.constants.items()]
+        kinds = ",".join([*self.params.values(), *fixed])
         more = "" if fp_fusion else ",no fusion"
         more += f",maxnreg={maxnreg}" if maxnreg else ""
         self.name = f"{fn.__name__}<{kinds},warps={num_warps},stages={num_stages}{more}>"

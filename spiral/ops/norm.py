@@ -8,7 +8,7 @@ import numpy as np
 
 from spiral.backend import Spec
 from spiral.op import F, op
-from spiral.ops.shapes import axes_of, need_float, need_shape
+from spiral.ops.shapes import axes_of, narrowed, need_float, need_shape, widened
 
 
 @op("layer_norm(x, weight?, bias?, *, eps: float = 1e-5) -> y, mean:hidden, rstd:hidden")
@@ -36,10 +36,11 @@ class LayerNorm:
 
     @staticmethod
     def decompose(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+        dtype, x = x.dtype, widened(x)
         d = x - F.mean(x, axis=-1, keepdims=True)
         y = d * F.rsqrt(F.mean(d * d, axis=-1, keepdims=True) + eps)
-        y = y if weight is None else y * weight
-        return y if bias is None else y + bias
+        y = y if weight is None else y * widened(weight)
+        return narrowed(y if bias is None else y + widened(bias), dtype)
 
     @staticmethod
     def vjp(need: Any, g: Any, x: Any, weight: Any, mean: Any, rstd: Any) -> Any:
@@ -102,8 +103,9 @@ class RMSNorm:
 
     @staticmethod
     def decompose(x: Any, weight: Any, eps: float) -> Any:
+        dtype, x = x.dtype, widened(x)
         y = x * F.rsqrt(F.mean(x * x, axis=-1, keepdims=True) + eps)
-        return y if weight is None else y * weight
+        return narrowed(y if weight is None else y * widened(weight), dtype)
 
     @staticmethod
     def vjp(need: Any, g: Any, x: Any, weight: Any, rstd: Any) -> Any:
@@ -178,8 +180,9 @@ class Softmax(_Softmax):
 
     @staticmethod
     def decompose(x: Any, axis: int) -> Any:
+        dtype, x = x.dtype, widened(x)
         e = F.exp(x - F.max(x.detach(), axis=axis, keepdims=True))
-        return e / F.sum(e, axis=axis, keepdims=True)
+        return narrowed(e / F.sum(e, axis=axis, keepdims=True), dtype)
 
     @staticmethod
     def vjp(need: Any, g: Any, y: Any, axis: int) -> Any:
@@ -222,8 +225,9 @@ class LogSoftmax(_Softmax):
 
     @staticmethod
     def decompose(x: Any, axis: int) -> Any:
+        dtype, x = x.dtype, widened(x)
         d = x - F.max(x.detach(), axis=axis, keepdims=True)
-        return d - F.log(F.sum(F.exp(d), axis=axis, keepdims=True))
+        return narrowed(d - F.log(F.sum(F.exp(d), axis=axis, keepdims=True)), dtype)
 
     @staticmethod
     def vjp(need: Any, g: Any, y: Any, axis: int) -> Any:
