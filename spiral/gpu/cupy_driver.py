@@ -128,10 +128,14 @@ class CupyDriver:
 
     def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """See `spiral.gpu.Driver`; pageable memory is staged before the call returns."""
+        if self._captured is not None:
+            self._write_to_graph(address, array)
+            return
         self._runtime.memcpyAsync(address, array.ctypes.data, array.nbytes, _TO_DEVICE, self._stream)
 
     def read(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """See `spiral.gpu.Driver`."""
+        self._refuse("read")
         self._runtime.memcpyAsync(array.ctypes.data, address, array.nbytes, _TO_HOST, self._stream)
         self.synchronize()
 
@@ -175,6 +179,7 @@ class CupyDriver:
 
     def synchronize(self) -> None:
         """See `spiral.gpu.Driver`."""
+        self._refuse("synchronize")
         self.synchronizations += 1
         self.stream.synchronize()
 
@@ -202,20 +207,41 @@ class CupyDriver:
 
     def write_ahead(self, address: int, array: np.ndarray[Any, Any]) -> Any:
         """See `spiral.gpu.Driver`."""
+        self._refuse("write_ahead")
         with self._device:
-            if self._side is None:
-                self._side = self._cupy.cuda.Stream(non_blocking=True)
+            side = self._side_stream()
             # the memory may have been somebody else's: what is enqueued so far comes first
-            self._side.wait_event(self.event().event)
-            self._runtime.memcpyAsync(address, array.ctypes.data, array.nbytes, _TO_DEVICE, self._side.ptr)
+            side.wait_event(self.event().event)
+            self._runtime.memcpyAsync(address, array.ctypes.data, array.nbytes, _TO_DEVICE, side.ptr)
             done = self._cupy.cuda.Event()
-            done.record(self._side)
+            done.record(side)
             self.stream.wait_event(done)
         return _Event(done, self)
+
+    def _write_to_graph(self, address: int, array: np.ndarray[Any, Any]) -> None:
+        """Has a graph copy values that the device already has, on a stream of its own, which is not recorded."""
+        assert self._captured is not None
+        held = self.allocate(array.nbytes)
+        fresh = any(b.address <= address < b.address + b.nbytes for b in self._captured)
+        for to in (held.address, address) if fresh else (held.address,):
+            self._runtime.memcpyAsync(to, array.ctypes.data, array.nbytes, _TO_DEVICE, self._side_stream().ptr)
+        self._side_stream().synchronize()
+        self.copy(address, held.address, array.nbytes)
+
+    def _side_stream(self) -> Any:
+        if self._side is None:
+            self._side = self._cupy.cuda.Stream(non_blocking=True)
+        return self._side
+
+    def _refuse(self, what: str) -> None:
+        """While a graph is made: refused here, before the device's library spoils the graph for it."""
+        if self._captured is not None:
+            raise KernelError(f"capture: expected launches, copies, fills and writes only; received a call of {what}.")
 
     def capture(self, enqueue: Callable[[], None]) -> Any:
         """See `spiral.gpu.Driver`."""
         with self._device, self.stream:
+            self.stream.synchronize()  # `_write_to_graph` writes beside the stream, to memory that may have been used
             self.stream.begin_capture()
             blocks = self._captured = []
             try:

@@ -88,16 +88,18 @@ class Blas(Protocol):
     def gemm(
         self, dtype: np.dtype[Any], transposed: tuple[bool, bool], lengths: tuple[int, int, int],
         a: tuple[int, int, int], b: tuple[int, int, int], c: tuple[int, int, int], batch: int, add: bool,
+        to: np.dtype[Any],
     ) -> None:  # fmt: skip
         """Enqueues c = op(a) op(b), or that added to c, rounded once; all lie by columns, as BLAS has it.
 
         Args:
-            dtype: of all three; 16-bit products are summed in float.
+            dtype: of a and b; 16-bit products are summed in float.
             transposed: whether op transposes a, and b.
             lengths: rows of c, columns of c, and what is summed over.
             a, b, c: address, elements from column to column, elements from matrix to matrix.
             batch: how many matrices.
             add: to c, instead of overwriting it.
+            to: dtype of c: that of a and b, or float32 where theirs is a 16-bit type.
         """
 
 
@@ -193,8 +195,11 @@ class Driver(Protocol):
         """
 
     def capture(self, enqueue: Callable[[], None]) -> Graph:
-        """What ``enqueue`` launches, copies and fills, as a graph; nothing of it runs now.
+        """What ``enqueue`` launches, copies, fills and writes, as a graph; nothing of it runs now.
+
+        A write has the values of now at every launch; memory that was made meanwhile has them at once, so that a table
+        which is kept beyond the graph is never without its contents.
 
         Raises:
-            spiral.errors.KernelError: it reads, waits or allocates memory that the pool does not have.
+            spiral.errors.KernelError: it reads, waits, writes ahead or allocates memory that the pool does not have.
         """

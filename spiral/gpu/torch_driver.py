@@ -109,6 +109,9 @@ class TorchDriver:
 
     def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """See `spiral.gpu.Driver`."""
+        if self._captured is not None:
+            self._write_to_graph(address, array)
+            return
         self._use()
         source = ctypes.c_void_p(array.ctypes.data)
         call = self._library.cuMemcpyHtoDAsync_v2
@@ -116,6 +119,7 @@ class TorchDriver:
 
     def read(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """See `spiral.gpu.Driver`."""
+        self._refuse("read")
         self._use()
         to = ctypes.c_void_p(array.ctypes.data)
         call = self._library.cuMemcpyDtoHAsync_v2
@@ -163,6 +167,7 @@ class TorchDriver:
 
     def synchronize(self) -> None:
         """See `spiral.gpu.Driver`."""
+        self._refuse("synchronize")
         self.synchronizations += 1
         self.stream.synchronize()
 
@@ -192,25 +197,49 @@ class TorchDriver:
 
     def write_ahead(self, address: int, array: np.ndarray[Any, Any]) -> Any:
         """See `spiral.gpu.Driver`."""
+        self._refuse("write_ahead")
         self._use()
-        if self._side is None:
-            self._side = self._torch.cuda.Stream(self.index)
+        side_stream = self._side_stream()
         # the memory may have been somebody else's: what is enqueued so far comes first
-        self._side.wait_stream(self.stream)
+        side_stream.wait_stream(self.stream)
         source, size = ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes)
-        side = ctypes.c_void_p(self._side.cuda_stream)
+        side = ctypes.c_void_p(side_stream.cuda_stream)
         self._check(self._library.cuMemcpyHtoDAsync_v2(ctypes.c_uint64(address), source, size, side), "copy to it")
         done = self._torch.cuda.Event(enable_timing=True)
-        done.record(self._side)
+        done.record(side_stream)
         self.stream.wait_event(done)
         return _Event(done, self)
 
+    def _write_to_graph(self, address: int, array: np.ndarray[Any, Any]) -> None:
+        """Has a graph copy values that the device already has, on a stream of its own, which is not recorded."""
+        assert self._captured is not None
+        held = self.allocate(array.nbytes)
+        fresh = any(b.address <= address < b.address + b.nbytes for b in self._captured)
+        source, size = ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes)
+        side = ctypes.c_void_p(self._side_stream().cuda_stream)
+        for to in (held.address, address) if fresh else (held.address,):
+            code = self._library.cuMemcpyHtoDAsync_v2(ctypes.c_uint64(to), source, size, side)
+            self._check(code, "copy to it")
+        self._side_stream().synchronize()
+        self.copy(address, held.address, array.nbytes)
+
+    def _side_stream(self) -> Any:
+        if self._side is None:
+            self._side = self._torch.cuda.Stream(self.index)
+        return self._side
+
+    def _refuse(self, what: str) -> None:
+        """While a graph is made: refused here, before the device's library spoils the graph for it."""
+        if self._captured is not None:
+            raise KernelError(f"capture: expected launches, copies, fills and writes only; received a call of {what}.")
+
     def capture(self, enqueue: Callable[[], None]) -> Any:
         """See `spiral.gpu.Driver`."""
+        self.stream.synchronize()  # `_write_to_graph` writes beside the stream, to memory that may have been used
         graph = self._torch.cuda.CUDAGraph()
         blocks = self._captured = []
         try:
-            with self._torch.cuda.graph(graph, stream=self.stream):
+            with self._torch.cuda.graph(graph, stream=self.stream, capture_error_mode="relaxed"):
                 enqueue()
         finally:
             self._captured = None

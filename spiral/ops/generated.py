@@ -106,6 +106,7 @@ __all__ = [
     'less',
     'less_equal',
     'linear',
+    'linear_activation',
     'linear_cross_entropy',
     'linear_cross_entropy_grad',
     'linear_grad',
@@ -922,6 +923,18 @@ _linear = OPS['linear'].call
 def linear(x: Tensor, weight: Tensor, /, bias: Tensor | None = None, *, activation: str = 'none') -> Tensor:
     """act(x @ weight.T + bias): weight (out, in), x (..., in); activation none or relu."""
     return _linear(x, weight, bias, activation)  # type: ignore[no-any-return]
+
+
+_linear_activation = OPS['linear_activation'].call
+
+
+def linear_activation(x: Tensor, weight: Tensor, /, bias: Tensor | None = None, residual: Tensor | None = None, *, activation: str = 'none') -> Tensor:
+    """act(x @ weight.T + bias) + residual: weight (out, in), x (..., in), residual (..., out).
+    
+    The activation is none, relu, gelu, gelu_tanh or silu. Where there is one, its argument is kept for the
+    backward: computing it again would cost the product a second time.
+    """
+    return _linear_activation(x, weight, bias, residual, activation)  # type: ignore[no-any-return]
 
 
 _linear_cross_entropy = OPS['linear_cross_entropy'].call
