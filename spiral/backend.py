@@ -132,7 +132,8 @@ class Memory(Protocol):
         """A NumPy array of its own with the values of a buffer; waits for the device."""
 
     # A memory may also have: report() -> dict of bytes by name ("live", "peak", ...) and restart_peak(), for
-    # `spiral.memory`; from_host_ahead(array) -> buffer, which copies beside the device's other work.
+    # `spiral.memory`; from_host_ahead(array) -> buffer, which copies beside the device's other work; and the parts of
+    # `spiral.dlpack.Sharing`, where other libraries can work on it.
 
 
 class UnifiedMemory:

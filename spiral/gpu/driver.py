@@ -104,6 +104,25 @@ class Blas(Protocol):
 
 
 @runtime_checkable
+class SharesStream(Protocol):
+    """What a driver of a real device has besides, so that other libraries can work on its memory."""
+
+    index: int
+    """CUDA's number of the device."""
+
+    @property
+    def stream_address(self) -> int:
+        """The CUDA stream."""
+
+    def let_wait(self, stream: int) -> None:
+        """What is enqueued on another stream from now on waits for what is enqueued on this one so far.
+
+        Args:
+            stream: its address; 1 and 2 are CUDA's legacy default stream and the thread's default stream.
+        """
+
+
+@runtime_checkable
 class Driver(Protocol):
     """A device. Everything is ordered on its one stream; nothing waits but `read` and `synchronize`."""
 
