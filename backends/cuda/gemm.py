@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from spiral.backends.cuda.arrays import NAMES, THREADS, blocks, collapsed, copy_into, dense
@@ -104,6 +106,13 @@ def column_sums(x: DeviceArray, y: DeviceArray, splits: int = 0) -> None:
     _SUMS[d](gpu, (across, splits, 1), (32, 8, 1), x.address, *to, *shape)
     if part is not None:
         of_dtype.finish(gpu, blocks(n), (THREADS, 1, 1), *shape, *to, splits)
+
+
+def in_tf32(fn: Callable[..., None]) -> Callable[..., None]:
+    """A launcher with float32 factors rounded to tf32."""
+    rounded = partial(fn, tf32=True)
+    rounded.__name__ = f"{fn.__name__}, in tf32"  # type: ignore[attr-defined]
+    return rounded
 
 
 # ---------------------------------------------------------------- the device's library

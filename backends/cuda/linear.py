@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 from spiral.backend import ANY, Cap, Kernel
@@ -13,6 +12,7 @@ from spiral.backends.cuda.gemm import (
     LIBRARY_FROM,
     LIBRARY_TEXT,
     column_sums,
+    in_tf32,
     library_multiply,
     library_takes,
     multiply,
@@ -173,13 +173,6 @@ def _library_linear_grad(
         library_multiply(transposed(g), transposed(x), dw, tf32=tf32)
     if need_bias:
         column_sums(g, db)
-
-
-def in_tf32(fn: Callable[..., None]) -> Callable[..., None]:
-    """A launcher with float32 factors rounded to tf32."""
-    rounded = partial(fn, tf32=True)
-    rounded.__name__ = f"{fn.__name__}, in tf32"  # type: ignore[attr-defined]
-    return rounded
 
 
 def kernels() -> Iterator[Kernel]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import spiral as sp
-from spiral.backends.cuda import gemm, linear
+from spiral.backends.cuda import gemm, linear, linear_loss
 from spiral.gpu import drivers
 from tests.on_cuda.test_library_products import NumpyBlas
 
@@ -85,3 +85,29 @@ def test_a_library_is_told(monkeypatch):
         sp.matmul(x, x)
     assert library.tf32 is True
     assert library.calls == 2
+
+
+def test_linear_with_activation_is_rounded():
+    x, w, residual = operand(37, 24), operand(19, 24), operand(37, 19)
+    with sp.prefer(tf32=True):
+        got = sp.linear_activation(on_device(x), on_device(w), None, on_device(residual), activation="relu")
+    want = np.maximum(rounded(x).astype(np.float64) @ rounded(w).T, 0) + residual
+    np.testing.assert_allclose(got.to("cpu").numpy(), want, atol=1e-5)
+
+
+def test_linear_cross_entropy_is_rounded_and_joins_its_tiles(monkeypatch):
+    monkeypatch.setattr(linear_loss, "TILE", 1 << 11)
+    monkeypatch.setattr(linear_loss, "TILE_CLASSES", 130)
+    monkeypatch.setattr(linear_loss, "GRADIENTS", 1 << 12)
+    x, w, targets = rounded(operand(33, 24)), rounded(operand(403, 24)), np.arange(33) * 7
+    results = []
+    for device in ("cpu", "cuda"):
+        leaves = [sp.asarray(a).to(device).detach() for a in (x, w)]
+        for leaf in leaves:
+            leaf.requires_grad = True
+        with sp.prefer(tf32=True):
+            loss = sp.linear_cross_entropy(*leaves, sp.asarray(targets).to(device))
+            loss.backward()
+        results.append([t.to("cpu").numpy() for t in (loss, *(leaf.grad for leaf in leaves))])
+    for i, (on_cpu, on_cuda) in enumerate(zip(*results, strict=True)):  # the logits' gradient is rounded too
+        np.testing.assert_allclose(on_cuda, on_cpu, atol=(1e-3 if i else 1e-6) * np.abs(on_cpu).max())
