@@ -95,7 +95,7 @@ def _mask(mask: Any, d: DType) -> tuple[Any, tuple[int, ...]]:
 
 def _shape(q: DeviceArray, k: DeviceArray, scale: float, causal: bool, window: int) -> tuple[Any, ...]:
     _, heads, t, d = q.shape
-    return heads, heads // k.shape[1], t, k.shape[2], d, window, causal, 0, 0, scale, 0
+    return heads, heads // k.shape[1], t, k.shape[2], d, window, causal, 1, 0, scale, 0
 
 
 def _packed_shape(
@@ -141,7 +141,7 @@ def _attention_grad(
     kv_heads, s = k.shape[1], k.shape[2]
     (g, of_g), (q, of_q), (k, of_k), (v, of_v) = (_heads(x, d) for x in (g, q, k, v))
     (y, of_y), (mask, of_mask) = _heads(y, d), _mask(mask, d)
-    lse = dense(cast(lse, d))
+    lse = dense(cast(lse, wide(q)))
     delta = DeviceArray.empty(gpu, lse.shape, wide(q).numpy)
     rows = delta.size
     if rows:

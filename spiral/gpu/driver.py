@@ -51,8 +51,8 @@ class CudaSource:
 
     Attributes:
         file: its name, such as ``norm.cu``.
-        names: name expressions of its templates, such as ``spiral::rms_norm<float>``; all that the backend ever asks
-            of the file, so that a driver may compile them at once or one by one.
+        names: name expressions of its templates, such as ``spiral::norm_grad_rows<float>``; all that the backend ever
+            asks of the file, so that a driver may compile them at once or one by one.
     """
 
     file: str
@@ -139,11 +139,15 @@ class Driver(Protocol):
         """The handle of one kernel of a CUDA C++ file; may compile all of ``source.names``.
 
         Raises:
-            spiral.errors.KernelError: the compiler refuses it; the message holds the log.
+            spiral.errors.KernelBuildError: the compiler refuses it; the message holds the log.
         """
 
     def load(self, image: bytes, name: str, shared: int) -> int:
-        """The handle of a kernel of a compiled image (cubin); ``shared``: bytes of shared memory a block asks for."""
+        """The handle of a kernel of a compiled image (cubin); ``shared``: bytes of shared memory a block asks for.
+
+        Raises:
+            spiral.errors.KernelBuildError: the device does not take it.
+        """
 
     def launch(self, function: int, grid: Sequence[int], block: Sequence[int], shared: int, params: int) -> None:
         """Enqueues a kernel.
@@ -173,8 +177,11 @@ class Driver(Protocol):
         """
 
     def capture(self, enqueue: Callable[[], None]) -> Graph:
-        """What ``enqueue`` launches, copies and fills, as a graph; nothing of it runs now.
+        """What ``enqueue`` launches, copies, fills and writes, as a graph; nothing of it runs now.
+
+        A write has the values of now at every launch; memory that was made meanwhile has them at once, so that a table
+        which is kept beyond the graph is never without its contents.
 
         Raises:
-            spiral.errors.KernelError: it reads, waits or allocates memory that the pool does not have.
+            spiral.errors.KernelError: it reads, waits, writes ahead or allocates memory that the pool does not have.
         """

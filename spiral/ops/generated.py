@@ -630,7 +630,7 @@ _dropout = OPS['dropout'].call
 def dropout(x: Tensor, /, *, p: float, seed: int, stream: int) -> Tensor:
     """Zeroes elements with probability p and scales the rest by 1 / (1 - p).
     
-    Element i is kept when word i of the Philox stream (seed, stream) is at least p * 2^32.
+    Element i is kept when word i of the Philox stream (seed, stream) is at least p * 2^32, rounded to a whole number.
     """
     return _dropout(x, p, seed, stream)  # type: ignore[no-any-return]
 
@@ -1510,7 +1510,7 @@ _swiglu_grad = OPS['swiglu_grad'].call
 
 
 def swiglu_grad(g: Tensor, a: Tensor, b: Tensor, /) -> tuple[Tensor, Tensor]:
-    """Gradients of swiglu."""
+    """Gradients of swiglu for a and b of one shape."""
     return _swiglu_grad(g, a, b)  # type: ignore[no-any-return]
 
 

@@ -10,6 +10,8 @@ import spiral as sp
 from spiral.backends.cuda import gemm, linear
 from spiral.gpu import drivers
 
+pytestmark = pytest.mark.on_processor  # NumPy reads what the device's addresses point to
+
 
 class NumpyBlas:
     """`spiral.gpu.driver.Blas` over the processor's memory."""
