@@ -30,11 +30,10 @@ from spiral.backends.cuda import families
 from spiral.backends.cuda.launching import SOURCES
 from spiral.errors import KernelError
 from spiral.gpu import nvrtc
-from spiral.gpu.sources import CUDA_FOLDER, digest, with_includes
+from spiral.gpu.sources import CUDA_FOLDER, digest, triton_digest, with_includes
 
 TARGETS = ("sm_80", "sm_90", "sm_100")
 TABLE = CUDA_FOLDER.parent / "resources.json"
-TRITON_FOLDER = CUDA_FOLDER.parent / "triton"
 NAMES_AT_ONCE = 64
 """Kernels in one NVRTC program: its passes over the whole program take longer than the kernels' sum."""
 Resources = tuple[int, int, int]
@@ -107,22 +106,6 @@ def triton_kernels() -> dict[str, list[Any]]:
         computes = next((v for v in kernel.constants.values() if hasattr(v, "fn")), kernel.fn)
         found[Path(sys.modules[computes.fn.__module__].__file__ or "").name].append(kernel)
     return dict(sorted(found.items()))
-
-
-def triton_digest(file: str) -> str:
-    """Digest of a file of Triton kernels and of its neighbours that it imports."""
-    seen: list[Path] = []
-
-    def visit(path: Path) -> None:
-        if path in seen:
-            return
-        seen.append(path)
-        text = path.read_text()
-        for name in re.findall(r"spiral\.kernels\.triton(?:\.(\w+)| import (\w+))", text):
-            visit(TRITON_FOLDER / f"{name[0] or name[1]}.py")
-
-    visit(TRITON_FOLDER / file)
-    return digest(seen)
 
 
 def compile_triton(
