@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from spiral.backends.triton import adapter, interpreter
-from spiral.errors import KernelError
+from spiral.errors import KernelBuildError, KernelError
 from spiral.gpu import Driver
 from spiral.gpu.params import Params
 
@@ -38,7 +38,7 @@ class Variant:
     def __init__(self, gpu: Driver, compiled: adapter.Compiled) -> None:
         most = gpu.facts.shared_memory
         if compiled.shared > most:
-            raise KernelError(
+            raise KernelBuildError(
                 f"{compiled.name}: wants {compiled.shared} bytes of shared memory for a block; "
                 f"{gpu.facts.name} has {most}."
             )
@@ -133,7 +133,7 @@ class TritonKernel:
             values: addresses and numbers, in the order of ``params``.
 
         Raises:
-            KernelError: it cannot be compiled or loaded.
+            KernelBuildError: it cannot be compiled or loaded.
             struct.error: too many or too few values, or one that its type does not hold.
             IndexError: far too few values.
         """

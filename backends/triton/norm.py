@@ -21,18 +21,22 @@ SIZES = (
 """BLOCK, LOOP and the numbers of warps: of the first block that holds a row, else of the last."""
 
 
-def _declare(fn: Any, pointers: tuple[str, ...], flags: tuple[str, ...], vectors: int) -> Tuned:
+def _declare(
+    fn: Any, pointers: tuple[str, ...], statistics: tuple[str, ...], flags: tuple[str, ...], vectors: int
+) -> Tuned:
     """A kernel for each dtype and size.
 
     Args:
         fn: the function.
-        pointers: its addresses.
+        pointers: addresses of arrays of the dtype.
+        statistics: addresses of float32.
         flags: its numbers that say whether an address is there.
         vectors: how many inputs of a row's length the op takes besides x.
     """
 
     def params(key: Key) -> dict[str, str]:
-        return dict.fromkeys(pointers, f"*{key[0]}") | {"n": "i32", "eps": "fp32"} | dict.fromkeys(flags, "i32")
+        arrays = dict.fromkeys(pointers, f"*{key[0]}") | dict.fromkeys(statistics, "*fp32")
+        return arrays | {"n": "i32", "eps": "fp32"} | dict.fromkeys(flags, "i32")
 
     def trial(key: Key, nbytes: int) -> Trial:
         n, dtype = int(key[1]) * (4 if key[2] else 1), SPELLED[str(key[0])]
@@ -50,8 +54,8 @@ def _declare(fn: Any, pointers: tuple[str, ...], flags: tuple[str, ...], vectors
 
 
 SPELLED = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-_RMS_NORM = _declare(source.rms_norm, ("x", "weight", "y", "rstd"), ("has_weight",), 1)
-_LAYER_NORM = _declare(source.layer_norm, ("x", "weight", "bias", "y", "mean", "rstd"), ("has_weight", "has_bias"), 2)
+_RMS_NORM = _declare(source.rms_norm, ("x", "weight", "y"), ("rstd",), ("has_weight",), 1)
+_LAYER_NORM = _declare(source.layer_norm, ("x", "weight", "bias", "y"), ("mean", "rstd"), ("has_weight", "has_bias"), 2)
 
 
 def _for_row(kernels: Tuned, x: DeviceArray) -> TritonKernel:

@@ -30,18 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--commit", action="store_true", help="write the table of this package instead of the user's")
     parser.add_argument("--list", action="store_true", help="show what there is to choose and what is chosen now")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--heuristics", action="store_true",
-        help="rewrite the package's tables that no device has measured; needs no GPU",
-    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Search, write, print."""
-    if arguments.heuristics:
-        for path in write_heuristics():
-            print(path)
-        return 0
     import spiral as sp
     from spiral.device import as_device
     from spiral.errors import ArgumentError, DeviceError
@@ -146,19 +138,3 @@ def _list(wanted: list[Any], gpu: Any) -> None:
         for key, config in choice.in_effect(gpu).items():
             others = " | ".join(",".join(map(str, c)) for c in choice.configs[key])
             print(f"  {spelled(key):<20} {','.join(map(str, config)):<10} of {others}")
-
-
-def write_heuristics() -> list[Path]:
-    """Rewrites the package's tables that no device has measured, for the sources of now; gives their paths."""
-    from spiral.backends import cuda, triton
-    from spiral.gpu import tuning
-
-    cuda.families()
-    triton.families()
-    paths = []
-    for cc in (80, 90):
-        path = tuning.committed_path(cc)
-        if not path.exists() or not tuning.read_table(path).verified:
-            tuning.write_table(path, f"sm_{cc}", False, tuning.heuristics())
-            paths.append(path)
-    return paths

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from spiral.backend import Unavailable
-from spiral.errors import KernelError, OutOfMemoryError
+from spiral.errors import KernelBuildError, KernelError, OutOfMemoryError
 from spiral.gpu import nvrtc
 from spiral.gpu.driver import CudaSource, Driver, Facts
 from spiral.gpu.memory import out_of_memory
@@ -31,17 +31,23 @@ def find() -> list[Driver] | Unavailable:
         return Unavailable(f"no NVIDIA driver: {error}", "install NVIDIA's driver, or work on the CPU")
     try:
         import cupy
-    except ImportError as error:
+    except Exception as error:  # not installed, or a broken installation: a reason, not a crash
         return Unavailable(f"CuPy cannot be imported: {error}", "pip install cupy-cuda12x, or cupy-cuda13x for CUDA 13")
-    runtime = cupy.cuda.runtime
+    remedy = "run nvidia-smi; install a newer driver or the CuPy of the driver's CUDA version"
     try:
-        count = runtime.getDeviceCount()
-    except runtime.CUDARuntimeError as error:  # no device, or a driver older than CuPy's CUDA
-        return Unavailable(
-            f"CuPy {cupy.__version__} finds no usable device: {error}",
-            "run nvidia-smi; install a newer driver or the CuPy of the driver's CUDA version",
-        )
-    return [CupyDriver(i, count > 1) for i in range(count)]
+        count = cupy.cuda.runtime.getDeviceCount()
+    except RuntimeError as error:  # CUDARuntimeError is one: no device, or a driver older than CuPy's CUDA
+        return Unavailable(f"CuPy {cupy.__version__} finds no usable device: {error}", remedy)
+    if not count:
+        return Unavailable(f"CuPy {cupy.__version__} finds no device", remedy)
+    found: list[Driver] = []
+    for i in range(count):
+        try:
+            found.append(CupyDriver(i, count > 1))
+        except RuntimeError as error:  # numbers must stay CUDA's: none rather than the others under wrong numbers
+            remedy = "hide it with CUDA_VISIBLE_DEVICES, or see what nvidia-smi says of it"
+            return Unavailable(f"CuPy {cupy.__version__} cannot use cuda:{i}: {error}", remedy)
+    return found
 
 
 def _uuid(raw: bytes) -> str:
@@ -159,7 +165,9 @@ class CupyDriver:
                     static = self._driver.funcGetAttribute(1, function)  # CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES
                     self._driver.funcSetAttribute(function, _MAX_DYNAMIC_SHARED, limit - static)
             except self._driver.CUDADriverError as error:
-                raise KernelError(f"{name}: the driver does not load it on {self.facts.name}: {error}") from None
+                # memory that is taken now may be free later: no reason to do without the kernel
+                kind = KernelError if "OUT_OF_MEMORY" in str(error) else KernelBuildError
+                raise kind(f"{name}: the driver does not load it on {self.facts.name}: {error}") from None
         self._modules.append(module)
         return function
 

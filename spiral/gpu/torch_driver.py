@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from spiral.backend import Unavailable
-from spiral.errors import KernelError, OutOfMemoryError
+from spiral.errors import KernelBuildError, KernelError, OutOfMemoryError
 from spiral.gpu.driver import CudaSource, Driver, Facts
 from spiral.gpu.memory import out_of_memory
 from spiral.gpu.usage import Usage
 
+_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 _STATIC_SHARED = 48 * 1024  # what a block gets without asking
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
@@ -30,12 +31,21 @@ def find() -> list[Driver] | Unavailable:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
         return Unavailable(f"no NVIDIA driver: {error}", "install NVIDIA's driver, or work on the CPU")
-    import torch
-
+    try:
+        import torch
+    except Exception as error:  # a broken installation is a reason, not a crash
+        return Unavailable(f"PyTorch cannot be imported: {type(error).__name__}: {error}", "install it again")
     if not torch.cuda.is_available():
         why = "was built without CUDA" if torch.version.cuda is None else "finds no usable device"
         return Unavailable(f"PyTorch {torch.__version__} {why}", "install a PyTorch built for CUDA, or CuPy")
-    return [TorchDriver(i, library) for i in range(torch.cuda.device_count())]
+    found: list[Driver] = []
+    for i in range(torch.cuda.device_count()):
+        try:
+            found.append(TorchDriver(i, library))
+        except RuntimeError as error:  # numbers must stay CUDA's: none rather than the others under wrong numbers
+            remedy = "hide it with CUDA_VISIBLE_DEVICES, or see what nvidia-smi says of it"
+            return Unavailable(f"PyTorch {torch.__version__} cannot use cuda:{i}: {error}", remedy)
+    return found
 
 
 class TorchDriver:
@@ -67,11 +77,11 @@ class TorchDriver:
         )
         library.cuLaunchKernel.argtypes = [ctypes.c_void_p, *(ctypes.c_uint,) * 7, *(ctypes.c_void_p,) * 3]
 
-    def _check(self, code: int, what: str) -> None:
+    def _check(self, code: int, what: str, kind: type[KernelError] = KernelError) -> None:
         if code:
             text = ctypes.c_char_p()
             self._library.cuGetErrorString(code, ctypes.byref(text))
-            raise KernelError(f"cuda:{self.index}: {what}: {(text.value or b'unknown error').decode()} ({code})")
+            raise kind(f"cuda:{self.index}: {what}: {(text.value or b'unknown error').decode()} ({code})")
 
     def _use(self) -> None:
         if self._many:
@@ -131,18 +141,20 @@ class TorchDriver:
 
     def compile(self, source: CudaSource, name: str) -> int:
         """CUDA C++ needs NVRTC, which comes with CuPy."""
-        raise KernelError(f"{source.file}: {name}: CUDA C++ is compiled through CuPy, which is not installed.")
+        raise KernelBuildError(f"{source.file}: {name}: CUDA C++ is compiled through CuPy, which is not installed.")
 
     def load(self, image: bytes, name: str, shared: int) -> int:
         """See `spiral.gpu.Driver`."""
         self._use()
         module, function = ctypes.c_void_p(), ctypes.c_void_p()
-        self._check(self._library.cuModuleLoadData(ctypes.byref(module), image), f"loading {name}")
+        code = self._library.cuModuleLoadData(ctypes.byref(module), image)
+        # memory that is taken now may be free later: no reason to do without the kernel
+        self._check(code, f"loading {name}", KernelError if code == _OUT_OF_MEMORY else KernelBuildError)
         found = self._library.cuModuleGetFunction(ctypes.byref(function), module, name.encode())
-        self._check(found, f"finding {name}")
+        self._check(found, f"finding {name}", KernelBuildError)
         if shared > _STATIC_SHARED:
             allowed = self._library.cuFuncSetAttribute(function, _MAX_DYNAMIC_SHARED, shared)
-            self._check(allowed, f"{shared} bytes of shared memory for {name}")
+            self._check(allowed, f"{shared} bytes of shared memory for {name}", KernelBuildError)
         assert function.value is not None
         return function.value
 

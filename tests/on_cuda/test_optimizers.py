@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import spiral as sp
-from spiral.backends.cuda.spans import LARGEST, SMALLEST
+from spiral.gpu.spans import LARGEST, SMALLEST
 from spiral.optim import EMA, SGD, Adafactor, Adam, AdamW, Lion, clip_grad_norm_, clip_grad_value_, cosine
 from spiral.placement import host_copy
 

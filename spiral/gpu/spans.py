@@ -1,4 +1,4 @@
-"""The table that tells a kernel's blocks which stretches of which tensors to work on; see kernels/cuda/optim.cu."""
+"""The table that tells a kernel's blocks which stretches of which tensors to work on."""
 
 from __future__ import annotations
 
@@ -124,3 +124,26 @@ def spans(gpu: Any, rows: Sequence[Row]) -> Spans:
     if found.types != types:
         found = tables.known[sizes, addresses] = make()
     return found
+
+
+def in_stretches(
+    lists: Sequence[Any], written: int, dense: Callable[[DeviceArray], DeviceArray]
+) -> tuple[list[Row], list[tuple[DeviceArray, DeviceArray]]]:
+    """Rows for `spans`, and what has to be copied back to where after a launch.
+
+    Args:
+        lists: tensors of several lists in parallel; where one is None the row is left out, as are empty ones.
+        written: a bit per list for those that the launch overwrites.
+        dense: copies what has strides.
+    """
+    rows: list[Row] = []
+    back: list[tuple[DeviceArray, DeviceArray]] = []
+    for row in zip(*lists, strict=True):
+        if any(x is None for x in row) or not row[0].size:
+            continue
+        lying = tuple([dense(x) for x in row])
+        back += [
+            (new, x) for k, (new, x) in enumerate(zip(lying, row, strict=True)) if written >> k & 1 and new is not x
+        ]
+        rows.append(lying)
+    return rows, back
