@@ -95,7 +95,7 @@ def _mask(mask: Any, d: DType) -> tuple[Any, tuple[int, ...]]:
 
 def _shape(q: DeviceArray, k: DeviceArray, scale: float, causal: bool, window: int) -> tuple[Any, ...]:
     _, heads, t, d = q.shape
-    return heads, heads // k.shape[1], t, k.shape[2], d, window, causal, 0, 0, scale, 0
+    return heads, heads // k.shape[1], t, k.shape[2], d, window, causal, 1, 0, scale, 0
 
 
 def _packed_shape(

@@ -6,23 +6,14 @@
   values differ in the last bit; and bfloat16 → float32 keeps denormals, which the interpreter gives other values;
 - arithmetic on bfloat16 raises: the interpreter would work on the raw bit patterns. Kernels widen right after
   ``tl.load``;
-<<<<<<< HEAD
-- a function that a kernel calls runs at once: the interpreter prepares the language again for each call, which takes a
-  millisecond and leaves it prepared;
-=======
 - ``tl.dot`` of 16-bit operands sums products in float32, as tensor cores do; the interpreter multiplies bit patterns of
   bfloat16;
->>>>>>> t-matrix
 - a comparison gives int1 where the interpreter's handle keeps the operands' type, so that a mask and-ed with a scalar
   condition became an array of integers that loads refuse;
 - ``tl.sort`` is NumPy's: the interpreter takes seconds for the network of a few hundred elements;
 - functions of ``triton.language.extra.libdevice``, which the interpreter refuses, are computed by NumPy in float64 and
-<<<<<<< HEAD
   rounded; so are products, ``tl.reduce`` with a function ``multiply``, for which it calls Python for each element;
-=======
-  rounded;
 - a function that a kernel calls is not prepared again at each call, which cost a millisecond, but once in a launch;
->>>>>>> t-matrix
 - a scalar counts a loop, ``range(0, n, BLOCK)``, with every NumPy: Triton 3.6 converts an array of one axis, which
   NumPy 2.4 refuses.
 """
@@ -111,7 +102,6 @@ def patch() -> None:
         return self.to_tensor(found, values[0].dtype)
 
     interpreter.ReduceOps.apply_impl = apply_impl
-    interpreter.InterpretedFunction.__call__ = lambda self, *args, **named: self.rewrite()(*args, **named)
     for name, function in _LIBDEVICE.items():
         setattr(libdevice, name, _of_libdevice(name, function))
 
