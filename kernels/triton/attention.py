@@ -90,8 +90,9 @@ def attention(
     for j in range(first, last, N):
         scores = tl.dot(of_q, columns_of(k, j, k2, s, d, N, D), input_precision="ieee", out_dtype=WIDE) * scale
         column = (j + tl.arange(0, N))[None, :]
-        at = row.to(tl.int64)[:, None] * m2 + column * m3
-        scores = masked(scores, mask, at, row[:, None], column, t, s, window, causal, has_mask)
+        at = tl.arange(0, M)[:, None] * m2 + tl.arange(0, N)[None, :] * m3
+        corner = mask + (m2.to(tl.int64) * start + m3.to(tl.int64) * j)
+        scores = masked(scores, corner, at, row[:, None], column, t, s, window, causal, has_mask)
         higher = tl.maximum(most, tl.max(scores, 1))
         base = tl.where(higher == float("-inf"), 0.0, higher)
         p = tl.exp(scores - base[:, None])
@@ -149,8 +150,9 @@ def attention_dq(
         of_k = columns_of(k, j, k2, s, d, N, D)
         scores = tl.dot(of_q, of_k, input_precision="ieee", out_dtype=WIDE) * scale
         column = (j + tl.arange(0, N))[None, :]
-        at = row.to(tl.int64)[:, None] * m2 + column * m3
-        scores = masked(scores, mask, at, row[:, None], column, t, s, window, causal, has_mask)
+        at = tl.arange(0, M)[:, None] * m2 + tl.arange(0, N)[None, :] * m3
+        corner = mask + (m2.to(tl.int64) * start + m3.to(tl.int64) * j)
+        scores = masked(scores, corner, at, row[:, None], column, t, s, window, causal, has_mask)
         p = probabilities(scores, of_lse[:, None])
         dp = tl.dot(of_g, columns_of(v, j, v2, s, d, N, D), input_precision="ieee", out_dtype=WIDE)
         ds = p * (dp - sums[:, None]) * scale
@@ -198,8 +200,9 @@ def attention_dkv(
             of_g = rows_of(gs, i, g2, t, d, N, D)
             row = i + tl.arange(0, N)
             scores = tl.dot(of_k, tl.trans(of_q), input_precision="ieee", out_dtype=WIDE) * scale
-            at = row.to(tl.int64)[None, :] * m2 + key[:, None] * m3
-            scores = masked(scores, ms, at, row[None, :], key[:, None], t, s, window, causal, has_mask)
+            at = tl.arange(0, N)[None, :] * m2 + tl.arange(0, M)[:, None] * m3
+            corner = ms + (m2.to(tl.int64) * i + m3.to(tl.int64) * start)
+            scores = masked(scores, corner, at, row[None, :], key[:, None], t, s, window, causal, has_mask)
             of_lse = tl.load(lse + of_head + row, mask=row < t, other=0.0).to(WIDE)
             p = probabilities(scores, of_lse[None, :])
             sum_v = tl.dot(p.to(of_g.dtype), of_g, sum_v, input_precision="ieee", out_dtype=WIDE)
