@@ -29,6 +29,7 @@ from spiral.errors import (
     DeviceError,
     DTypeError,
     IndexingError,
+    KernelBuildError,
     RegistryError,
     SpiralError,
     kind_of,
@@ -39,6 +40,7 @@ from spiral.observation import observe_ops as observe_ops
 from spiral.op import OPS, Op, make_calls_with
 from spiral.ownership import preparing
 from spiral.registry import catalog
+from spiral.set_aside import reason_against, set_aside
 from spiral.storage import empty_array, foreign_stamps, native, stamp
 from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, TensorCore, make_key, wrap
 
@@ -179,6 +181,8 @@ def _candidates(
     found = [(b.name, b.priority, k) for b, k in backends_registry.kernels_for(op.name, device.type)]
     for name, priority, kernel in (*found, *kernels_of_core(op, device, _run_on_cpu)):
         reason = static_reason(kernel, dtypes, scalar, pol.deterministic, device.facts)
+        if reason is None and pol.fallback != "error":
+            reason = reason_against(kernel, device, dtypes)
         guard = kernel.cap.where
         if reason is None and probe_guards and guard is not None and not guard(*_raw(args), *attrs):
             reason = kernel.cap.where_text or "its guard refuses these shapes or attributes"
@@ -314,14 +318,17 @@ def call(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
             observation.note_choice(op.name, table_key, pol, entry.backend)
     while entry.guard is not None and not entry.guard(*raw, *attrs):
         if entry.next is None:
-            rows = _candidates(op, args, attrs, pol, probe_guards=True)
-            raise CapabilityError(f"{op.name}: no kernel takes these shapes or attributes.\n" + _table(rows))
+            raise _refusal(op, args, attrs, pol)
         entry = entry.next
     if entry.fn is None:
         assert op.decompose is not None
         result = op.decompose(*args, *attrs)
     else:
-        outs = _outputs(op, entry, args, raw, attrs)
+        try:
+            outs = _outputs(op, entry, args, raw, attrs)
+        except KernelBuildError as error:
+            _do_without(op, entry, args, attrs, pol, error)
+            return call(op, args, attrs)
         if op.mutated:
             if recording and autograd.grad_enabled():
                 _check_mutation(op, args)
@@ -381,15 +388,67 @@ def _outputs(op: Op, entry: Entry, args: tuple[Any, ...], raw: list[Any], attrs:
     return made
 
 
-def _run_on_cpu(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """All outputs of an op on CPU tensors, as arrays; for devices whose memory the host shares."""
+def all_outputs(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], pol: Policy | None = None) -> tuple[Any, ...]:
+    """All outputs of an op's kernel, hidden ones too, as buffers; nothing is recorded, and no choice is kept.
+
+    Args:
+        op: the op.
+        args: its inputs.
+        attrs: its attributes, all of them.
+        pol: how its kernel is chosen; None: as in this context.
+
+    Returns:
+        What the kernel gave; nothing where the op runs as its decomposition, which has no hidden outputs.
+
+    Raises:
+        CapabilityError: no kernel can run.
+    """
+    pol = _policy.get() if pol is None else pol
     raw = _raw(args)
-    entry = bind(op, args, attrs, policy(fallback="allow"))
+    entry = bind(op, args, attrs, pol)
     while entry.guard is not None and not entry.guard(*raw, *attrs):
         if entry.next is None:
-            raise CapabilityError(f"{op.name}: no kernel of the CPU takes these shapes or attributes.")
+            raise _refusal(op, args, attrs, pol)
         entry = entry.next
-    return _outputs(op, entry, args, raw, attrs)
+    if entry.fn is None:
+        return ()
+    try:
+        return _outputs(op, entry, args, raw, attrs)
+    except KernelBuildError as error:
+        _do_without(op, entry, args, attrs, pol, error)
+        return all_outputs(op, args, attrs, pol)
+
+
+def _do_without(
+    op: Op, entry: Entry, args: tuple[Any, ...], attrs: tuple[Any, ...], pol: Policy, error: KernelBuildError
+) -> None:
+    """Sets a kernel aside that cannot be built, so that the next binding takes another.
+
+    Raises:
+        KernelBuildError: the policy forbids another; or the backend makes its kernels anew at every question, so that
+            it would be taken again.
+    """
+    assert entry.kernel is not None
+    device = device_of(op, args)
+    clear_tables()  # what is bound would be called without passing here
+    if pol.fallback == "error":
+        raise KernelBuildError(
+            f"{op.name}: the kernel of {entry.backend} cannot be built on {device}, and SPIRAL_FALLBACK=error forbids "
+            f"another.\n{error}"
+        ) from error
+    set_aside(entry.backend, entry.kernel, device, (t.dtype for t in _specs(args)), error)
+    if not any(k == entry.kernel and reason for _, k, reason in _candidates(op, args, attrs, pol, probe_guards=False)):
+        raise error
+
+
+def _run_on_cpu(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """All outputs of an op on CPU tensors, as arrays; for devices whose memory the host shares."""
+    return all_outputs(op, args, attrs, policy(fallback="allow"))
+
+
+def _refusal(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], pol: Policy) -> CapabilityError:
+    rows = _candidates(op, args, attrs, pol, probe_guards=True)
+    return CapabilityError(f"{op.name}: no kernel takes these shapes or attributes.\n" + _table(rows))
 
 
 def _make_call(op: Op) -> Callable[..., Any]:

@@ -57,6 +57,8 @@ def _adafactor(
     grids = [(count, 1, 1) for count in plan.counts]
     by_row, by_column, by_lead, by_piece = plan.addresses
     block = (THREADS, 1, 1)
+    for part in (_ROW_MEANS, _COLUMN_SUMS, _COLUMN_MEANS, _UPDATE_SQUARES, _APPLY):
+        part[double].prepare(gpu)
     if plan.counts[0]:
         _ROW_MEANS[double](gpu, grids[0], block, tensors, by_row, *settings)
         _COLUMN_SUMS[double](gpu, grids[1], block, tensors, by_column, sums.address)

@@ -137,9 +137,17 @@ def library_takes(x: DeviceArray, w: DeviceArray) -> bool:
 
 
 def library_multiply(
-    x: DeviceArray, w: DeviceArray, y: DeviceArray, bias: DeviceArray | None = None, activation: str = "none"
+    x: DeviceArray,
+    w: DeviceArray,
+    y: DeviceArray,
+    bias: DeviceArray | None = None,
+    activation: str = "none",
+    add: bool = False,
 ) -> None:
-    """`multiply` by the library; `library_takes` must have said yes. The bias is where the sums begin: one rounding."""
+    """`multiply` by the library; `library_takes` must have said yes. The bias is where the sums begin: one rounding.
+
+    With ``add`` to what y holds. y may be float32 where x and w have a 16-bit type.
+    """
     gpu, size = y.memory, y.dtype.itemsize
     if bias is not None:
         copy_into(bias.broadcast_to(y.shape), y)
@@ -149,6 +157,8 @@ def library_multiply(
     # by columns y is its transpose (N, M): w times x^T
     batch, step = (y.shape[0], y.strides[0] // size) if y.ndim == 3 else (1, 0)
     ways = of_w[0], not of_x[0]
-    gpu.blas.gemm(y.dtype, ways, (n, m, x.shape[-1]), of_w[1], of_x[1], (y.address, n, step), batch, bias is not None)
+    add = add or bias is not None
+    lengths, to = (n, m, x.shape[-1]), (y.address, n, step)
+    gpu.blas.gemm(x.dtype, ways, lengths, of_w[1], of_x[1], to, batch, add, y.dtype)
     if activation == "relu":
         _RELU[y.dtype](gpu, blocks(y.size, 4 * THREADS), (THREADS, 1, 1), y.address, y.size)

@@ -147,9 +147,14 @@ def products(
     a_along_k: bool = True,
     b_along_k: bool = True,
     tiles: Mapping[DType, tuple[Tile, ...]] = SIMT_TILES,
+    to: DType | None = None,
 ) -> Products:
-    """The kernels for operands and results of a dtype; 16-bit ones lie in shared memory along k or along rows."""
-    kinds = ", ".join(kind.of(d) for kind in (a, b, y))
+    """The kernels for operands of a dtype and results of it, or of ``to``.
+
+    16-bit operands lie in shared memory along k or along rows.
+    """
+    to = to or d
+    kinds = ", ".join((a.of(d), b.of(d), y.of(to)))
     formats = (a.format, b.format, y.format, PRODUCT_FORMAT)
     if d in MMA_TILES:
         ways = f"{a_along_k}, {b_along_k}".lower()
@@ -157,7 +162,7 @@ def products(
     else:
         kernels = {t: source.kernel(f"spiral::product<{t.name}, {kinds}>", *formats) for t in tiles[d]}
     wide = float32 if d in MMA_TILES else d
-    name = f"spiral::finish<{NAMES[wide]}, {y.of(d)}>"
+    name = f"spiral::finish<{NAMES[wide]}, {y.of(to)}>"
     return Products(kernels, source.kernel(name, PRODUCT_FORMAT, y.format, "i"), wide.numpy)
 
 

@@ -33,6 +33,19 @@ def row_grid(rows: int, n: int, itemsize: int, held: int) -> tuple[int, tuple[in
     return group, (-(-rows * group // threads), 1, 1), (threads, 1, 1)
 
 
+def shared_row_grid(rows: int, n: int, itemsize: int) -> tuple[int, tuple[int, int, int]]:
+    """Threads of a group as in `row_grid`, and the grid, for blocks of ``THREADS`` whose y shares out long rows.
+
+    Only for kernels that reduce nothing; 4 pieces of 16 bytes are in flight in each thread.
+    """
+    packs = -(-n * itemsize // 16)
+    group = power(-(-packs // 4))
+    group = group if group <= 32 else THREADS
+    grid = -(-rows * group // THREADS)
+    shares = max(1, min(packs // (4 * THREADS), BLOCKS // grid)) if group == THREADS else 1
+    return group, (grid, shares, 1)
+
+
 def column_threads(columns: int, n: int) -> int:
     """How many threads of a block lie side by side on columns of n elements; the others share them."""
     by = 1

@@ -20,11 +20,14 @@ SIZES = ((256, 1, False), (1024, 4, False), (4096, 8, False), (8192, 16, False),
 Sized = list[tuple[int, TritonKernel]]
 
 
-def _declare(fn: Any, pointers: tuple[str, ...], flags: tuple[str, ...]) -> dict[np.dtype[Any], Sized]:
-    """A kernel for each dtype and size, with the largest n it takes."""
+def _declare(
+    fn: Any, pointers: tuple[str, ...], statistics: tuple[str, ...], flags: tuple[str, ...]
+) -> dict[np.dtype[Any], Sized]:
+    """A kernel for each dtype and size, with the largest n it takes; statistics are in float32."""
     made: dict[np.dtype[Any], Sized] = {}
     for dtype, name in DTYPES.items():
-        params = dict.fromkeys(pointers, f"*{name}") | {"n": "i32", "eps": "fp32"} | dict.fromkeys(flags, "i32")
+        arrays = dict.fromkeys(pointers, f"*{name}") | dict.fromkeys(statistics, "*fp32")
+        params = arrays | {"n": "i32", "eps": "fp32"} | dict.fromkeys(flags, "i32")
         made[dtype] = [
             (
                 2**31 - 1 if loop else block,
@@ -35,8 +38,8 @@ def _declare(fn: Any, pointers: tuple[str, ...], flags: tuple[str, ...]) -> dict
     return made
 
 
-_RMS_NORM = _declare(source.rms_norm, ("x", "weight", "y", "rstd"), ("has_weight",))
-_LAYER_NORM = _declare(source.layer_norm, ("x", "weight", "bias", "y", "mean", "rstd"), ("has_weight", "has_bias"))
+_RMS_NORM = _declare(source.rms_norm, ("x", "weight", "y"), ("rstd",), ("has_weight",))
+_LAYER_NORM = _declare(source.layer_norm, ("x", "weight", "bias", "y"), ("mean", "rstd"), ("has_weight", "has_bias"))
 
 
 def _for_length(kernels: Sized, n: int) -> TritonKernel:

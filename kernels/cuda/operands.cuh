@@ -74,7 +74,7 @@ struct Strided {
   }
 };
 
-enum Activation { NONE, RELU };
+enum Activation { NONE, RELU, GELU, GELU_TANH, SILU };
 
 // y[batch][m][n] = activation(value + bias[n]), dense; bias may be null. struct format "PPqqi4x".
 template <class T>

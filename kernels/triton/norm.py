@@ -13,8 +13,8 @@ import triton.language as tl
 def rms_norm(x, weight, y, rstd, n, eps, has_weight, BLOCK: tl.constexpr, LOOP: tl.constexpr):
     """y = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + eps).
 
-    x, y: (rows, n); weight: (n), not read unless has_weight; rstd: (rows). Overwrites y and rstd. 4 operations per
-    element.
+    x, y: (rows, n); weight: (n), not read unless has_weight; rstd: (rows) in float32. Overwrites y and rstd. 4
+    operations per element.
     """
     row = tl.program_id(0).to(tl.int64)
     x += row * n
@@ -46,8 +46,8 @@ def layer_norm(
 ):  # fmt: skip
     """y = (x - mean) * rstd * weight + bias, rstd = 1 / sqrt(mean((x - mean)^2) + eps).
 
-    x, y: (rows, n); weight, bias: (n), not read unless has_weight, has_bias; mean, rstd: (rows). Overwrites y, mean and
-    rstd. 8 operations per element.
+    x, y: (rows, n); weight, bias: (n), not read unless has_weight, has_bias; mean, rstd: (rows) in float32. Overwrites
+    y, mean and rstd. 8 operations per element.
     """
     row = tl.program_id(0).to(tl.int64)
     x += row * n

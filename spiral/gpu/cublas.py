@@ -41,6 +41,7 @@ class Cublas:
     def gemm(
         self, dtype: np.dtype[Any], transposed: tuple[bool, bool], lengths: tuple[int, int, int],
         a: tuple[int, int, int], b: tuple[int, int, int], c: tuple[int, int, int], batch: int, add: bool,
+        to: np.dtype[Any],
     ) -> None:  # fmt: skip
         """See `spiral.gpu.driver.Blas`."""
         wide = dtype if dtype == float64.numpy else float32.numpy
@@ -50,7 +51,7 @@ class Cublas:
         with self._device, self._stream:  # the binding sets the handle's stream to the current one
             self._library.gemmStridedBatchedEx(
                 self._handle, *transposed, *lengths, one, a[0], kind, *a[1:], b[0], kind, *b[1:], one if add else zero,
-                c[0], kind, *c[1:], batch, compute, self._library.CUBLAS_GEMM_DEFAULT,
+                c[0], _TYPES[to], *c[1:], batch, compute, self._library.CUBLAS_GEMM_DEFAULT,
             )  # fmt: skip
 
 

@@ -16,15 +16,16 @@ _given: list[Driver] = []
 _asked = False
 
 
-def use_driver(driver: Driver) -> None:
-    """Has the GPU backends work on this driver instead of looking for devices; for tests, before the first op.
+def use_driver(*drivers: Driver) -> None:
+    """Has the GPU backends work on these drivers, a device each, instead of looking for any; for tests, before the
+    first op.
 
     Raises:
         RegistryError: the backends have been probed already.
     """
     if _asked:
         raise RegistryError("use_driver: the GPU backends were probed already; call it before the first op.")
-    _given[:] = [driver]
+    _given[:] = drivers
 
 
 @functools.cache
@@ -74,7 +75,9 @@ def _torch() -> list[Driver] | Unavailable:
 
 def _processor() -> list[Driver] | Unavailable:
     # what stands in for a GPU is part of the tests' tools, which nothing else imports
-    return [import_module("spiral.testing.cuda_on_cpu").CudaOnCpu()]
+    runner = import_module("spiral.testing.cuda_on_cpu")
+    reason = runner.unavailable()
+    return [runner.CudaOnCpu()] if reason is None else Unavailable(reason, "install g++")
 
 
 def _interpreter() -> list[Driver] | Unavailable:

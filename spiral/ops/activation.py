@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from spiral import philox
 from spiral.backend import Spec
 from spiral.errors import ArgumentError, received
 from spiral.op import F, op
@@ -211,7 +212,7 @@ class SwiGLU:
 
 @op("swiglu_grad(g, a, b) -> da, db")
 class SwiGLUGrad:
-    """Gradients of swiglu."""
+    """Gradients of swiglu for a and b of one shape."""
 
     internal = True
 
@@ -301,7 +302,7 @@ class GeGLUGrad:
 class Dropout:
     """Zeroes elements with probability p and scales the rest by 1 / (1 - p).
 
-    Element i is kept when word i of the Philox stream (seed, stream) is at least p * 2^32.
+    Element i is kept when word i of the Philox stream (seed, stream) is at least p * 2^32, rounded to a whole number.
     """
 
     @staticmethod
@@ -313,9 +314,7 @@ class Dropout:
 
     @staticmethod
     def oracle(x: Any, p: float, seed: int, stream: int) -> Any:
-        from spiral.philox import random_bits
-
-        keep = random_bits(seed, stream, 0, x.size).reshape(x.shape) >= np.uint32(min(p * 2.0**32, 2.0**32 - 1))
+        keep = philox.kept(seed, stream, x.size, p).reshape(x.shape)
         return np.where(keep, x / (1.0 - p), np.zeros((), x.dtype))
 
     @staticmethod
@@ -325,3 +324,8 @@ class Dropout:
     @staticmethod
     def samples(s: Any) -> Any:
         yield s.normal(5, 7), 0.4, 3, 5
+        yield s.normal(5, 7), 0.0, 3, 5
+        yield s.normal(0, 7), 0.5, 3, 5
+        for part in (0.4, 0.5, 0.6):  # p * 2^32 between the word of an element and the next whole number
+            yield s.normal(5, 7), (int(philox.random_bits(3, 5, 17, 1)[0]) + part) * 2.0**-32, 3, 5
+        yield s.normal(5, 7), 1.0 - 2.0**-40, 3, 5  # rounds to 2^32, which no word reaches

@@ -8,7 +8,17 @@ import numpy as np
 
 from spiral.backend import Spec
 from spiral.op import F, op
-from spiral.ops.shapes import axes_of, narrowed, need_float, need_shape, widened
+from spiral.ops.shapes import axes_of, narrowed, need_float, need_shape, statistics_dtype, widened
+
+
+def _statistics(x: Any) -> tuple[Any, Any]:
+    """Mean and rstd of the rows of a sample, as the layer norm saves them."""
+    return x.mean(-1).astype(np.float32), (1.0 / np.sqrt(x.var(-1) + 1e-5)).astype(np.float32)
+
+
+def _reciprocal_root(x: Any) -> Any:
+    """rstd of the rows of a sample, as the RMS norm saves it."""
+    return (1.0 / np.sqrt((x * x).mean(-1) + 1e-6)).astype(np.float32)
 
 
 @op("layer_norm(x, weight?, bias?, *, eps: float = 1e-5) -> y, mean:hidden, rstd:hidden")
@@ -21,7 +31,7 @@ class LayerNorm:
         why = f"the last axis of x {tuple(x.shape)}"
         need_shape("layer_norm", "weight", weight, tuple(x.shape[-1:]), why)
         need_shape("layer_norm", "bias", bias, tuple(x.shape[-1:]), why)
-        row = Spec(tuple(x.shape[:-1]), x.dtype)
+        row = Spec(tuple(x.shape[:-1]), statistics_dtype(x.dtype))
         return Spec(tuple(x.shape), x.dtype), row, row
 
     @staticmethod
@@ -80,9 +90,9 @@ class LayerNormGrad:
     def samples(s: Any) -> Any:
         for shape in ((4, 8), (2, 3, 65)):
             x = s.normal(*shape)
-            yield s.normal(*shape), x, s.normal(shape[-1]), x.mean(-1), 1.0 / np.sqrt(x.var(-1) + 1e-5)
+            yield s.normal(*shape), x, s.normal(shape[-1]), *_statistics(x)
         x = s.normal(9, 33)
-        yield s.normal(33, 9).T, x, None, x.mean(-1), 1.0 / np.sqrt(x.var(-1) + 1e-5)
+        yield s.normal(33, 9).T, x, None, *_statistics(x)
 
 
 @op("rms_norm(x, weight?, *, eps: float = 1e-6) -> y, rstd:hidden")
@@ -93,7 +103,7 @@ class RMSNorm:
     def meta(x: Any, weight: Any, eps: float) -> tuple[Spec, Spec]:
         need_float("rms_norm", x=x)
         need_shape("rms_norm", "weight", weight, tuple(x.shape[-1:]), f"the last axis of x {tuple(x.shape)}")
-        return Spec(tuple(x.shape), x.dtype), Spec(tuple(x.shape[:-1]), x.dtype)
+        return Spec(tuple(x.shape), x.dtype), Spec(tuple(x.shape[:-1]), statistics_dtype(x.dtype))
 
     @staticmethod
     def oracle(x: Any, weight: Any, eps: float) -> Any:
@@ -142,9 +152,9 @@ class RMSNormGrad:
     def samples(s: Any) -> Any:
         for shape in ((4, 8), (2, 3, 65)):
             x = s.normal(*shape)
-            yield s.normal(*shape), x, s.normal(shape[-1]), 1.0 / np.sqrt((x * x).mean(-1) + 1e-6)
+            yield s.normal(*shape), x, s.normal(shape[-1]), _reciprocal_root(x)
         x = s.normal(9, 33)
-        yield s.normal(33, 9).T, x, None, 1.0 / np.sqrt((x * x).mean(-1) + 1e-6)
+        yield s.normal(33, 9).T, x, None, _reciprocal_root(x)
 
 
 class _Softmax:

@@ -17,7 +17,7 @@ import numpy as np
 import spiral as sp
 from spiral.backend import Spec
 from spiral.device import Device, as_device, cpu
-from spiral.dispatch import call_meta, clear_tables, explain
+from spiral.dispatch import all_outputs, call_meta, clear_tables, explain
 from spiral.dtype import DType, float32, float64
 from spiral.errors import CapabilityError
 from spiral.op import Op
@@ -233,6 +233,20 @@ def _check_sample(op: Op, tensors: tuple[Any, ...], attrs: tuple[Any, ...], dtyp
         wanted = specs[min(k, len(specs) - 1)].dtype
         assert g.dtype is wanted, f"{op.name}: {name} is {g.dtype.name}, expected {wanted.name}"
         _close(op, name, _wide(g), want[k], g.dtype, factor, dtype if factor > 1.0 else None)
+    if op.n_visible < len(op.outputs):
+        _check_hidden(op, tensors, attrs, want)
+
+
+def _check_hidden(op: Op, tensors: tuple[Any, ...], attrs: tuple[Any, ...], want: tuple[Any, ...]) -> None:
+    """What a kernel saves for the backward is compared too; a call gives it to nobody else."""
+    buffers, specs = all_outputs(op, tensors, attrs), call_meta(op, tensors, attrs)
+    if not buffers:  # a decomposition
+        return
+    for k in range(op.n_visible, len(op.outputs)):
+        name, dtype = f"hidden {op.outputs[k].name}", specs[k].dtype
+        got = buffers[k] if isinstance(buffers[k], np.ndarray) else buffers[k].to_host()
+        assert got.dtype == dtype.numpy, f"{op.name}: {name} is {got.dtype}, expected {dtype.name}"
+        _close(op, name, got.astype(np.float64) if dtype.kind == "float" else got, want[k], dtype)
 
 
 def _copy(x: Any) -> Any:

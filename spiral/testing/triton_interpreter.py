@@ -12,7 +12,7 @@
   condition became an array of integers that loads refuse;
 - ``tl.sort`` is NumPy's: the interpreter takes seconds for the network of a few hundred elements;
 - functions of ``triton.language.extra.libdevice``, which the interpreter refuses, are computed by NumPy in float64 and
-  rounded;
+  rounded; so are products, ``tl.reduce`` with a function ``multiply``, for which it calls Python for each element;
 - a function that a kernel calls is not prepared again at each call, which cost a millisecond, but once in a launch;
 - a scalar counts a loop, ``range(0, n, BLOCK)``, with every NumPy: Triton 3.6 converts an array of one axis, which
   NumPy 2.4 refuses.
@@ -93,6 +93,15 @@ def patch() -> None:
     for name in dir(interpreter.InterpreterBuilder):
         if name.startswith(("create_icmp", "create_fcmp")):
             setattr(interpreter.InterpreterBuilder, name, _comparing(getattr(interpreter.InterpreterBuilder, name)))
+    reduce = interpreter.ReduceOps.apply_impl
+
+    def apply_impl(self: Any, values: Any) -> Any:
+        if self.combine_fn.fn.__name__ != "multiply":
+            return reduce(self, values)
+        found = np.multiply.reduce(values[0].handle.data, axis=self.axis, keepdims=self.keep_dims)
+        return self.to_tensor(found, values[0].dtype)
+
+    interpreter.ReduceOps.apply_impl = apply_impl
     for name, function in _LIBDEVICE.items():
         setattr(libdevice, name, _of_libdevice(name, function))
 

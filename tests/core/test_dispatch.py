@@ -7,7 +7,8 @@ import spiral as sp
 from spiral.backend import Cap, DeviceInfo, Kernel, Unavailable
 from spiral.backends_registry import register_backend, unregister_backend
 from spiral.dispatch import clear_tables
-from spiral.errors import CapabilityError, DTypeError, RegistryError
+from spiral.errors import CapabilityError, DTypeError, KernelBuildError, RegistryError
+from spiral.set_aside import kernels_set_aside
 
 
 class Recorder:
@@ -182,3 +183,96 @@ def test_all_finite_sees_what_a_norm_would_not():
     assert sp.ops.all_finite([large, large]).item() is True
     for bad in (float("nan"), float("inf"), -float("inf")):
         assert sp.ops.all_finite([large, sp.asarray([0.0] * 1024 + [bad])]).item() is False
+
+
+class Unbuildable:
+    """A CPU backend whose kernel no compiler takes."""
+
+    name = "unbuildable"
+    device_type = "cpu"
+    priority = 100
+
+    def __init__(self):
+        self.attempts = 0
+
+    def probe(self):
+        return [DeviceInfo("cpu")]
+
+    def _run(self, x, y):
+        self.attempts += 1
+        raise KernelBuildError("add.cu: the compiler refuses it:\nadd.cu(3): error: no such thing")
+
+    def kernels(self):
+        yield Kernel("add", self._run, Cap(dtypes=(sp.float32, sp.float64)), allocates=True)
+
+
+class UnbuildableAnew(Unbuildable):
+    """Makes its kernels at every question."""
+
+    def kernels_of(self, op):
+        if op == "add":
+            yield Kernel("add", lambda x, y: self._run(x, y), Cap(), allocates=True)
+
+
+@pytest.fixture
+def unbuildable():
+    made = []
+
+    def make(cls=Unbuildable):
+        made.append(cls())
+        register_backend(made[-1])
+        return made[-1]
+
+    yield make
+    for b in made:
+        unregister_backend(b.name)
+
+
+def test_a_kernel_that_cannot_be_built_is_set_aside_for_the_dtypes_it_was_tried_with(unbuildable, caplog):
+    b, x = unbuildable(), sp.ones(2)
+    assert sp.explain("add", x, x).chosen.backend == "unbuildable"
+    for _ in range(3):
+        assert (x + x).tolist() == [2.0, 2.0]
+    assert b.attempts == 1
+    rows = {r.backend: r for r in sp.explain("add", x, x)}
+    assert rows["unbuildable"].reason == (
+        "cannot be built here: add.cu: the compiler refuses it: add.cu(3): error: no such thing"
+    )
+    assert caplog.text.count("add: the kernel of unbuildable is set aside on cpu for float32") == 1
+    y = x.astype(sp.float64)
+    assert sp.explain("add", y, y).chosen.backend == "unbuildable"
+    with sp.prefer("unbuildable"):  # of no use
+        assert (x + x).tolist() == [2.0, 2.0]
+
+
+def test_a_kernel_that_cannot_be_built_is_an_error_where_fallbacks_are(unbuildable):
+    b, x = unbuildable(), sp.ones(2)
+    with sp.prefer(fallback="error"):
+        for _ in range(2):
+            with pytest.raises(
+                KernelBuildError, match=r"(?s)add: the kernel of unbuildable .* forbids another.\nadd.cu"
+            ):
+                x + x
+    assert b.attempts == 2
+    with sp.prefer(fallback="warn"):
+        assert (x + x).tolist() == [2.0, 2.0]
+    with sp.prefer(fallback="error"), pytest.raises(KernelBuildError):
+        x + x  # also after others went on without it
+
+
+def test_a_backend_that_comes_again_is_tried_again():
+    x, b = sp.ones(2), Unbuildable()
+    for attempts in (1, 2):
+        register_backend(b)
+        try:
+            assert (x + x).tolist() == [2.0, 2.0] and b.attempts == attempts
+        finally:
+            unregister_backend(b.name)
+        assert kernels_set_aside() == ()
+
+
+def test_a_kernel_made_anew_at_every_question_is_not_tried_for_ever(unbuildable):
+    b, x = unbuildable(UnbuildableAnew), sp.ones(2)
+    with pytest.raises(KernelBuildError, match="the compiler refuses it"):
+        x + x
+    assert b.attempts == 1

@@ -1,9 +1,21 @@
 """After every test, what kernels wrote outside of their memory is an error."""
 
+import os
+
 import pytest
 
 from spiral.gpu.devices import drivers
 from spiral.testing.cuda_on_cpu import CudaOnCpu
+
+
+def pytest_collection_modifyitems(items):
+    """On a device, the reason for leaving out what only the processor can be asked for."""
+    if os.environ.get("SPIRAL_GPU") == "processor":
+        return
+    skip = pytest.mark.skip(reason="asks for launches, the order of threads or host memory, which a device has not")
+    for item in items:
+        if item.get_closest_marker("on_processor"):
+            item.add_marker(skip)
 
 
 @pytest.fixture(autouse=True)

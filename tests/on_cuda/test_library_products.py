@@ -10,6 +10,8 @@ import spiral as sp
 from spiral.backends.cuda import gemm, linear
 from spiral.gpu import drivers
 
+pytestmark = pytest.mark.on_processor  # NumPy reads what the device's addresses point to
+
 
 class NumpyBlas:
     """`spiral.gpu.driver.Blas` over the processor's memory."""
@@ -19,11 +21,11 @@ class NumpyBlas:
     def __init__(self):
         self.calls = 0
 
-    def gemm(self, dtype, transposed, lengths, a, b, c, batch, add):
+    def gemm(self, dtype, transposed, lengths, a, b, c, batch, add, to):
         self.calls += 1
         m, n, k = lengths
 
-        def matrix(operand, rows, columns, i):
+        def matrix(operand, rows, columns, i, dtype=dtype):
             address, leading, step = operand
             assert leading >= max(1, rows)
             size = dtype.itemsize
@@ -34,9 +36,9 @@ class NumpyBlas:
         for i in range(batch):
             x = matrix(a, k, m, i).T if transposed[0] else matrix(a, m, k, i)
             y = matrix(b, n, k, i).T if transposed[1] else matrix(b, k, n, i)
-            to = matrix(c, m, n, i)
+            out = matrix(c, m, n, i, to)
             product = x.astype(np.float64) @ y.astype(np.float64)
-            to[...] = (product + to.astype(np.float64) if add else product).astype(np.float32).astype(dtype)
+            out[...] = (product + out.astype(np.float64) if add else product).astype(np.float32).astype(to)
 
 
 @pytest.fixture

@@ -105,6 +105,7 @@ def test_integers_wrap_as_numpy_has_it(dtype):
     np.testing.assert_array_equal(got, x @ y)
 
 
+@pytest.mark.on_processor
 def test_a_transposed_view_is_multiplied_without_a_copy():
     gpu = drivers()[0]
     x, y = sp.asarray(np.ones((7, 5), np.float32)).to("cuda"), sp.asarray(np.ones((3, 7), np.float32)).to("cuda")
