@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from spiral.kernels.triton import attention as source
 
 _WIDTHS = (64, 128, 256)  # a head's size is padded to the next
 _MASK = ("m0", "m1", "m2", "m3")
-_SHAPE = ("heads", "group", "t", "s", "d", "window", "causal", "has_mask")
+_SHAPE = ("heads", "group", "t", "s", "d", "window", "causal")
 _STEPS = {x: tuple(f"{x}{i}" for i in range(3)) for x in "gqkvy"}
 
 # (rows of a program, columns at a time, warps, stages) by largest size of a head
@@ -38,6 +39,15 @@ _DOUBLE: dict[str, _Blocks] = {
     "attention_dkv": {64: (16, 16, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)},
 }
 _BLOCKS = {float16: _HALF, bfloat16: _HALF, float32: _SINGLE, float64: _DOUBLE}
+# a mask's elements take registers
+_MASKED_HALF: _Blocks = {64: (64, 32, 4, 2), 128: (64, 32, 8, 1), 256: (32, 32, 8, 1)}
+_MASKED: _Blocks = {64: (16, 16, 4, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}
+
+
+def _blocks(name: str, dtype: DType, masked: bool) -> _Blocks:
+    if masked:
+        return _MASKED if dtype.itemsize > 2 else _MASKED_HALF
+    return _BLOCKS[dtype][name]
 
 
 @dataclass(frozen=True)
@@ -52,20 +62,20 @@ class _Tiled:
         self.kernel(gpu, (heads * -(-length // self.rows), 1, 1), *values)
 
 
-def _kernels(name: str, pointers: tuple[str, ...], strided: str) -> dict[tuple[DType, int], _Tiled]:
-    """By dtype and largest size of a head."""
+def _kernels(name: str, pointers: tuple[str, ...], strided: str) -> dict[tuple[DType, int, bool], _Tiled]:
+    """By dtype, largest size of a head and whether there is a mask."""
     made = {}
-    for dtype in FLOATS:
+    for dtype, masked in itertools.product(FLOATS, (False, True)):
         wide = wide_name(dtype)
         params = {p: f"*{wide if p == 'delta' else NAMES[dtype]}" for p in pointers}
         steps = [s for x in strided for s in _STEPS[x]]
         params |= dict.fromkeys((*steps, *_MASK, *_SHAPE), "i32") | {"scale": wide}
-        for width, (m, n, warps, stages) in _BLOCKS[dtype][name].items():
-            constants = {"WIDE": wide_type(dtype), "D": width, "M": m, "N": n}
+        for width, (m, n, warps, stages) in _blocks(name, dtype, masked).items():
+            constants = {"WIDE": wide_type(dtype), "D": width, "M": m, "N": n, "MASK": masked}
             kernel = TritonKernel(
                 getattr(source, name), params, constants, divisible=("d", *steps), num_warps=warps, num_stages=stages
             )
-            made[dtype, width] = _Tiled(kernel, m)
+            made[dtype, width, masked] = _Tiled(kernel, m)
     return made
 
 
@@ -94,11 +104,11 @@ def _mask(mask: Any, d: DType) -> tuple[Any, int, tuple[int, ...]]:
     return mask, mask.address, (*(0,) * (4 - len(strides)), *strides)
 
 
-def _shape(q: DeviceArray, k: DeviceArray, mask: Any, scale: float, causal: bool, window: int) -> tuple[Any, ...]:
+def _shape(q: DeviceArray, k: DeviceArray, scale: float, causal: bool, window: int) -> tuple[Any, ...]:
     _, heads, t, d = q.shape
     # no sequence is longer than 31 bits, a window may be
     seen = min(window, 2**30)
-    return heads, heads // k.shape[1], t, k.shape[2], d, seen, int(causal), int(mask is not None), scale
+    return heads, heads // k.shape[1], t, k.shape[2], d, seen, int(causal), scale
 
 
 def _width(d: int) -> int:
@@ -115,9 +125,9 @@ def _attention(
     (q, of_q), (k, of_k), (v, of_v) = (_heads(x, d) for x in (q, k, v))
     mask, at, of_mask = _mask(mask, d)
     b, heads, t, width = q.shape
-    _FORWARD[d, _width(width)](
+    _FORWARD[d, _width(width), mask is not None](
         y.memory, b * heads, t, q.address, k.address, v.address, at, y.address, lse.address, *of_q, *of_k, *of_v,
-        *of_mask, *_shape(q, k, mask, scale, causal, window),
+        *of_mask, *_shape(q, k, scale, causal, window),
     )  # fmt: skip
 
 
@@ -141,19 +151,19 @@ def _attention_grad(
     mask, at, of_mask = _mask(mask, d)
     lse = dense(cast(lse, d))
     delta = DeviceArray.empty(gpu, lse.shape, wide_of(q).numpy)
-    m, shape = _width(width), _shape(q, k, mask, scale, causal, window)
+    kind, shape = (d, _width(width), mask is not None), _shape(q, k, scale, causal, window)
     operands = (g.address, q.address, k.address, v.address)
 
     def to_q(dq: DeviceArray) -> None:
         if dq.size:
-            _DQ[d, m](
+            _DQ[kind](
                 gpu, b * heads, t, *operands, y.address, at, lse.address, delta.address, dq.address, *of_g, *of_q,
                 *of_k, *of_v, *of_y, *of_mask, *shape,
             )  # fmt: skip
 
     def to_kv(dk: DeviceArray, dv: DeviceArray) -> None:
         if dk.size:
-            _DKV[d, m](
+            _DKV[kind](
                 gpu, b * kv_heads, s, *operands, at, lse.address, delta.address, dk.address, dv.address, *of_g, *of_q,
                 *of_k, *of_v, *of_mask, *shape,
             )  # fmt: skip

@@ -2,10 +2,10 @@
 
 Nothing of size T x S is stored. Operands are q, and g and y like it, (B, H, T, D) and k, v (B, Hk, S, D), with strides
 0 to 2 along batch, head and position, and 1 along D. Query head h uses key head h // group. Query t stands at position
-t + S - T; with ``causal`` it sees keys up to its position, with a ``window`` > 0 only the last so many of those. The
-mask is added to the scores; it has four strides, 0 where it broadcasts. lse, (B, H, T) and dense, is the logarithm of
-the sum of exponentials of a row's scores, -inf for a row that sees nothing, which gives 0. Sums are in WIDE. D is the
-constant not less than the size d of a head; a program has M rows and takes N columns at a time.
+t + S - T; with ``causal`` it sees keys up to its position, with a ``window`` > 0 only the last so many of those. With
+MASK a mask is added to the scores; it has four strides, 0 where it broadcasts. lse, (B, H, T) and dense, is the
+logarithm of the sum of exponentials of a row's scores, -inf for a row that sees nothing, which gives 0. Sums are in
+WIDE. D is the constant not less than the size d of a head; a program has M rows and takes N columns at a time.
 """
 
 import triton
@@ -19,7 +19,7 @@ def head_of(x, batch, head, s0, s1):
 
 
 @triton.jit
-def masked(scores, mask, at, q_row, k_row, t, s, window, causal, has_mask):
+def masked(scores, mask, at, q_row, k_row, t, s, window, causal, MASK: tl.constexpr):
     """Scores with the mask, -inf where a query does not see a key; rows and columns of either in any order."""
     position = q_row + (s - t)
     sees = (q_row < t) & (k_row < s)
@@ -27,7 +27,7 @@ def masked(scores, mask, at, q_row, k_row, t, s, window, causal, has_mask):
         sees = sees & (k_row <= position)
     if window > 0:
         sees = sees & (k_row > position - window)
-    if has_mask:
+    if MASK:
         scores += tl.load(mask + at, mask=sees, other=0.0).to(scores.dtype)
     return tl.where(sees, scores, float("-inf"))
 
@@ -62,7 +62,7 @@ def store_rows(y, start, length, d, v, R: tl.constexpr, D: tl.constexpr):
 @triton.jit
 def attention(
     q, k, v, mask, y, lse, q0, q1, q2, k0, k1, k2, v0, v1, v2, m0, m1, m2, m3, heads, group, t, s, d, window, causal,
-    has_mask, scale, WIDE: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    scale, WIDE: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """y = softmax(q k^T * scale + mask) v, and lse. Overwrites both, y dense.
 
@@ -92,7 +92,7 @@ def attention(
         column = (j + tl.arange(0, N))[None, :]
         at = tl.arange(0, M)[:, None] * m2 + tl.arange(0, N)[None, :] * m3
         corner = mask + (m2.to(tl.int64) * start + m3.to(tl.int64) * j)
-        scores = masked(scores, corner, at, row[:, None], column, t, s, window, causal, has_mask)
+        scores = masked(scores, corner, at, row[:, None], column, t, s, window, causal, MASK)
         higher = tl.maximum(most, tl.max(scores, 1))
         base = tl.where(higher == float("-inf"), 0.0, higher)
         p = tl.exp(scores - base[:, None])
@@ -118,8 +118,8 @@ def probabilities(scores, lse):
 @triton.jit
 def attention_dq(
     g, q, k, v, y, mask, lse, delta, dq, g0, g1, g2, q0, q1, q2, k0, k1, k2, v0, v1, v2, y0, y1, y2, m0, m1, m2, m3,
-    heads, group, t, s, d, window, causal, has_mask, scale,
-    WIDE: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    heads, group, t, s, d, window, causal, scale,
+    WIDE: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """dq = p (g v^T - delta) scale k, and delta (B, H, T) = the sums of g y along D. Overwrites both, dq dense.
 
@@ -152,7 +152,7 @@ def attention_dq(
         column = (j + tl.arange(0, N))[None, :]
         at = tl.arange(0, M)[:, None] * m2 + tl.arange(0, N)[None, :] * m3
         corner = mask + (m2.to(tl.int64) * start + m3.to(tl.int64) * j)
-        scores = masked(scores, corner, at, row[:, None], column, t, s, window, causal, has_mask)
+        scores = masked(scores, corner, at, row[:, None], column, t, s, window, causal, MASK)
         p = probabilities(scores, of_lse[:, None])
         dp = tl.dot(of_g, columns_of(v, j, v2, s, d, N, D), input_precision="ieee", out_dtype=WIDE)
         ds = p * (dp - sums[:, None]) * scale
@@ -163,8 +163,8 @@ def attention_dq(
 @triton.jit
 def attention_dkv(
     g, q, k, v, mask, lse, delta, dk, dv, g0, g1, g2, q0, q1, q2, k0, k1, k2, v0, v1, v2, m0, m1, m2, m3,
-    heads, group, t, s, d, window, causal, has_mask, scale,
-    WIDE: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    heads, group, t, s, d, window, causal, scale,
+    WIDE: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """dv = p^T g and dk = (p (g v^T - delta))^T scale q, summed over the heads that share k and v.
 
@@ -202,7 +202,7 @@ def attention_dkv(
             scores = tl.dot(of_k, tl.trans(of_q), input_precision="ieee", out_dtype=WIDE) * scale
             at = tl.arange(0, N)[None, :] * m2 + tl.arange(0, M)[:, None] * m3
             corner = ms + (m2.to(tl.int64) * i + m3.to(tl.int64) * start)
-            scores = masked(scores, corner, at, row[None, :], key[:, None], t, s, window, causal, has_mask)
+            scores = masked(scores, corner, at, row[None, :], key[:, None], t, s, window, causal, MASK)
             of_lse = tl.load(lse + of_head + row, mask=row < t, other=0.0).to(WIDE)
             p = probabilities(scores, of_lse[None, :])
             sum_v = tl.dot(p.to(of_g.dtype), of_g, sum_v, input_precision="ieee", out_dtype=WIDE)
