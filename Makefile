@@ -41,8 +41,12 @@ endef
 test: $(STAMP) lint
 	$(call run-tests,"not slow and not gpu")
 
+# also the CUDA C++ kernels with their threads in another order, and under AddressSanitizer
 test-all: $(STAMP) lint
 	$(call run-tests,"not gpu")
+	SPIRAL_GPU=processor SPIRAL_CUDA_ORDER=shuffle:7 $(PYTEST) -m "not gpu" tests/on_cuda
+	SPIRAL_GPU=processor SPIRAL_NUM_THREADS=1 $(BIN)/python -m spiral.testing.cuda_on_cpu \
+		-m pytest -n 2 -q -m "not gpu" tests/on_cuda
 
 # every GPU kernel for every target, without a GPU; rewrites kernels/resources.json
 aot: $(STAMP)

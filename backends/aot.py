@@ -1,7 +1,8 @@
 """Every GPU kernel compiled ahead of time, without a GPU, and what it takes of a multiprocessor.
 
-    python -m spiral.backends.aot                 # all targets; rewrites kernels/resources.json
-    python -m spiral.backends.aot --arch sm_90 --only norm
+    python -m spiral.backends.aot          # what has changed, for all targets; updates kernels/resources.json
+    python -m spiral.backends.aot --all --arch sm_90 --only norm
+    python -m spiral.backends.aot --heuristics    # only the launch configurations that no device has measured
 
 The committed table holds, for each target and file, a digest of the sources and for each kernel its registers per
 thread, the bytes of local memory that it spills to and the bytes of static shared memory. `make test` checks the
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,24 +21,29 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from spiral.backends.cuda import families
 from spiral.backends.cuda.launching import SOURCES
 from spiral.errors import KernelError
-from spiral.gpu import nvrtc
-from spiral.gpu.sources import CUDA_FOLDER, digest, with_includes
+from spiral.gpu import nvrtc, tuning
+from spiral.gpu.sources import CUDA_FOLDER, digest, triton_digest, with_includes
 
 TARGETS = ("sm_80", "sm_90", "sm_100")
 TABLE = CUDA_FOLDER.parent / "resources.json"
-TRITON_FOLDER = CUDA_FOLDER.parent / "triton"
+NAMES_AT_ONCE = 64
+"""Kernels in one NVRTC program: its passes over the whole program take longer than the kernels' sum."""
 Resources = tuple[int, int, int]
 """Registers per thread, bytes spilled per thread, bytes of shared memory per block."""
 
 _USAGE = re.compile(r"Function (\S+):\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 
 
+@cache
 def cuda_sources() -> dict[str, tuple[str, ...]]:
     """The CUDA C++ files with the kernels asked of them."""
     families()
@@ -85,6 +92,7 @@ def resources_of(image: bytes) -> dict[str, Resources]:
 
 
 # ---------------------------------------------------------------- Triton
+@cache
 def triton_kernels() -> dict[str, list[Any]]:
     """Declared Triton kernels by the file of ``kernels/triton`` that holds what they compute.
 
@@ -101,70 +109,119 @@ def triton_kernels() -> dict[str, list[Any]]:
     return dict(sorted(found.items()))
 
 
-def triton_digest(file: str) -> str:
-    """Digest of a file of Triton kernels and of its neighbours that it imports."""
-    seen: list[Path] = []
-
-    def visit(path: Path) -> None:
-        if path in seen:
-            return
-        seen.append(path)
-        text = path.read_text()
-        for name in re.findall(r"spiral\.kernels\.triton(?:\.(\w+)| import (\w+))", text):
-            visit(TRITON_FOLDER / f"{name[0] or name[1]}.py")
-
-    visit(TRITON_FOLDER / file)
-    return digest(seen)
-
-
-def compile_triton(kernels: list[Any], arch: str) -> Iterator[tuple[str, Resources]]:
-    """Compiles both variants of kernels; gives name and what it takes."""
-    from spiral.backends.triton import adapter
-
+def compile_triton(
+    kernels: list[Any], arch: str, variants: tuple[bool, ...] = (True, False)
+) -> Iterator[tuple[str, Resources]]:
+    """Compiles variants of kernels (aligned or not); gives name and what it takes."""
     for kernel in kernels:
-        for aligned in (True, False) if kernel.divisible else (False,):
+        for aligned in variants if kernel.divisible else (False,):
             made = kernel.compile(int(arch[3:]), aligned)
-            registers, spilled = adapter.resources(made.cubin)
+            ((registers, spilled, _),) = resources_of(made.cubin).values()
             yield f"{kernel.name}{' aligned' if aligned else ''}", (registers, spilled, made.shared)
 
 
 # ---------------------------------------------------------------- the table
-def compile_target(arch: str, only: str = "") -> dict[str, dict[str, Any]]:
-    """Every kernel for a target, as the table holds it: file -> digest and kernels."""
-    table: dict[str, dict[str, Any]] = {}
-    for file, names in cuda_sources().items():
-        if only in file:
-            table[file] = _entry(file, cuda_digest(file), compile_cuda(file, names, arch), arch)
-    for file, kernels in triton_kernels().items():
-        if only in file:
-            table[file] = _entry(file, triton_digest(file), dict(compile_triton(kernels, arch)), arch)
-    return table
+def source_of(file: str) -> str:
+    """Digest of a file of either language."""
+    return cuda_digest(file) if file.endswith(".cu") else triton_digest(file)
 
 
-def _entry(file: str, source: str, found: dict[str, Resources], arch: str) -> dict[str, Any]:
-    spilling = {name: r[1] for name, r in found.items() if r[1]}
-    most = max(r[0] for r in found.values())
-    print(f"{arch}  {file:<16} {len(found):>4} kernels, at most {most:>3} registers, {len(spilling)} spill", flush=True)
+def names_of(file: str) -> set[str]:
+    """The configurations that the table must hold for a file."""
+    if file.endswith(".cu"):
+        return set(cuda_sources()[file])
+    kernels = triton_kernels()[file]
+    return {n for k in kernels for n in (k.name, *([f"{k.name} aligned"] if k.divisible else []))}
+
+
+def compile_file(arch: str, file: str) -> tuple[str, str, dict[str, Any], float]:
+    """Every configuration of a file for a target, as the table holds it, and the seconds it took."""
+    start, source = time.perf_counter(), source_of(file)
+    if file.endswith(".cu"):
+        names = cuda_sources()[file]
+        found: dict[str, Resources] = {}
+        for first in range(0, len(names), NAMES_AT_ONCE):
+            found |= compile_cuda(file, names[first : first + NAMES_AT_ONCE], arch)
+    else:
+        found = dict(compile_triton(triton_kernels()[file], arch))
+    entry = {"source": source, "kernels": {name: list(r) for name, r in sorted(found.items())}}
+    return arch, file, entry, time.perf_counter() - start
+
+
+def _tell(arch: str, file: str, kernels: dict[str, list[int]], seconds: float) -> None:
+    spilling = {name: r[1] for name, r in kernels.items() if r[1]}
+    most = max(r[0] for r in kernels.values())
+    print(
+        f"{arch:<7} {file:<16} {len(kernels):>4} kernels, at most {most:>3} registers, {len(spilling)} spill, "
+        f"{seconds:.0f} s",
+        flush=True,
+    )
     for name, spilled in spilling.items():
         print(f"    {name}: {spilled} bytes")
-    return {"source": source, "kernels": {name: list(r) for name, r in sorted(found.items())}}
+
+
+def read_table() -> dict[str, dict[str, Any]]:
+    """The committed table: target -> file -> digest and kernels."""
+    found: dict[str, dict[str, Any]] = json.loads(TABLE.read_text()) if TABLE.exists() else {}
+    return found
+
+
+def write_table(table: dict[str, dict[str, Any]]) -> None:
+    """Writes the table, a kernel a line."""
+    text = json.dumps({arch: dict(sorted(files.items())) for arch, files in sorted(table.items())}, indent=1)
+    TABLE.write_text(re.sub(r"\[\s+(\d+),\s+(\d+),\s+(\d+)\s+\]", r"[\1, \2, \3]", text) + "\n")
+
+
+# ---------------------------------------------------------------- launch configurations
+MEASURABLE = (80, 90)
+"""Compute capabilities with a table in the package, so that there nobody has to wait for `spiral tune`."""
+
+
+def write_heuristics() -> None:
+    """Rewrites the tables of `spiral.gpu.tuning` that no device has measured, for the sources of now."""
+    cuda_sources()
+    triton_kernels()
+    for cc in MEASURABLE:
+        path = tuning.committed_path(cc)
+        if not path.exists() or not tuning.read_table(path).verified:
+            tuning.write_table(path, f"sm_{cc}", False, tuning.heuristics())
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m spiral.backends.aot", description=__doc__.split("\n\n")[0])
     parser.add_argument("--arch", choices=TARGETS, action="append", help="a target; default: all")
-    parser.add_argument("--only", default="", help="files whose name holds this; the table is not rewritten")
+    parser.add_argument("--only", default="", help="files whose name holds this")
+    parser.add_argument(
+        "--all", action="store_true", help="also files that have not changed since the table was written"
+    )
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--heuristics", action="store_true", help="rewrite unmeasured launch configurations, no more")
     options = parser.parse_args()
+    write_heuristics()
+    if options.heuristics:
+        return
     start = time.perf_counter()
-    table = {arch: compile_target(arch, options.only) for arch in options.arch or TARGETS}
-    count = sum(len(f["kernels"]) for files in table.values() for f in files.values())
-    print(f"{count} configurations in {time.perf_counter() - start:.0f} s")
-    if not options.only:
-        kept = json.loads(TABLE.read_text()) if TABLE.exists() else {}
-        text = json.dumps({**kept, **table}, indent=1)
-        # a kernel's three numbers stand on its line
-        TABLE.write_text(re.sub(r"\[\s+(\d+),\s+(\d+),\s+(\d+)\s+\]", r"[\1, \2, \3]", text) + "\n")
+    table = read_table()
+    files = [f for f in (*cuda_sources(), *triton_kernels()) if options.only in f]
+    work = []
+    for arch in options.arch or TARGETS:
+        known = table.setdefault(arch, {})
+        for gone in set(known) - {*cuda_sources(), *triton_kernels()}:
+            del known[gone]
+        for file in files:
+            old = known.get(file, {})
+            if options.all or old.get("source") != source_of(file) or set(old["kernels"]) != names_of(file):
+                work.append((arch, file))
+    count = 0
+    with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(compile_file, *one) for one in work]):
+            arch, file, entry, seconds = done.result()
+            table[arch][file] = entry
+            count += len(entry["kernels"])
+            _tell(arch, file, entry["kernels"], seconds)
+            write_table(table)
+    print(f"{count} configurations of {len(work)} files in {time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class Attention(nn.Module):
     def __init__(self, w: GPT) -> None:
         super().__init__()
         self.heads = w.heads
-        self.qkv = nn.Linear(w.dim, 3 * w.dim, bias=False)
+        self.qkv = nn.Linear(w.dim, 3 * w.dim, bias=w.gpt2)
         self.projection = nn.Linear(w.dim, w.dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -44,9 +44,9 @@ class Attention(nn.Module):
 class Block(nn.Module):
     def __init__(self, w: GPT) -> None:
         super().__init__()
-        self.norm_attention = nn.LayerNorm(w.dim, bias=False)
+        self.norm_attention = nn.LayerNorm(w.dim, bias=w.gpt2)
         self.attention = Attention(w)
-        self.norm_mlp = nn.LayerNorm(w.dim, bias=False)
+        self.norm_mlp = nn.LayerNorm(w.dim, bias=w.gpt2)
         self.up = nn.Linear(w.dim, 4 * w.dim)
         self.down = nn.Linear(4 * w.dim, w.dim)
 
@@ -64,8 +64,10 @@ class GPTModel(nn.Module):
         self.tokens = nn.Embedding(w.vocabulary, w.dim)
         self.positions = nn.Embedding(w.block_size, w.dim)
         self.blocks = nn.ModuleList([Block(w) for _ in range(w.layers)])
-        self.norm = nn.LayerNorm(w.dim, bias=False)
+        self.norm = nn.LayerNorm(w.dim, bias=w.gpt2)
         self.head = nn.Linear(w.dim, w.vocabulary, bias=False)
+        if w.gpt2:
+            self.head.weight = self.tokens.weight
         self.index = torch.arange(w.block_size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

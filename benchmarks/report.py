@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -33,15 +30,16 @@ class Quartiles:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table; the first column is text, the others are figures."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i else "left")
-    for row in rows:
-        table.add_row(*row)
-    # rich assumes 80 columns where there is no terminal and would wrap what a log file should hold
-    console = Console()
-    Console(width=None if console.is_terminal else 160).print(table)
+    """Prints a table; the first column is text, the others are figures. Needs nothing that is not in every Python."""
+    lines = [tuple(header), *map(tuple, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    print(title)
+    for k, line in enumerate(lines):
+        cells = [cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))]
+        print("  " + "  ".join(cells).rstrip())
+        if k == 0:
+            print("  " + "-" * (sum(widths) + 2 * len(widths) - 2))
+    print()
 
 
 def print_versions(versions: Mapping[str, str]) -> None:

@@ -27,7 +27,8 @@ class MLP:
 class GPT:
     """Pre-norm decoder: learned positions, causal attention, GELU, an untied head, no dropout.
 
-    Layer norms, the qkv projection and the head have no bias; the other linear layers have one.
+    Layer norms, the qkv projection and the head have no bias; the other linear layers have one. With ``gpt2`` all but
+    the head have one, and the head is the embedding of tokens, as in GPT-2 (Radford et al. 2019).
     """
 
     layers: int
@@ -36,6 +37,7 @@ class GPT:
     vocabulary: int
     batch: int
     block_size: int
+    gpt2: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,11 @@ WORKLOADS: dict[str, Workload] = {
     "gpt": GPT(layers=4, heads=4, dim=128, vocabulary=65, batch=12, block_size=64),
     "conv": Convnet(side=28, channels=(32, 64), hidden=128, classes=10, batch=64),
     "gpt_large": GPT(layers=6, heads=6, dim=384, vocabulary=65, batch=4, block_size=256),
+    "gpt2": GPT(layers=12, heads=12, dim=768, vocabulary=50257, batch=8, block_size=1024, gpt2=True),
     # for tests: the same architectures at sizes that take milliseconds
     "mlp_small": MLP(inputs=64, hidden=32, classes=10, batch=16),
     "gpt_small": GPT(layers=2, heads=2, dim=32, vocabulary=65, batch=4, block_size=16),
+    "gpt2_small": GPT(layers=2, heads=2, dim=32, vocabulary=65, batch=2, block_size=16, gpt2=True),
     "conv_small": Convnet(side=12, channels=(4, 8), hidden=16, classes=10, batch=8),
 }
 

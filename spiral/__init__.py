@@ -56,7 +56,7 @@ from spiral.inspection import __array_namespace_info__ as __array_namespace_info
 from spiral.dispatch import explain as explain, prefer as prefer
 from spiral import random as random
 from spiral.shape_evaluation import eval_shape as eval_shape
-from spiral.device import known_devices
+from spiral.device import devices as devices
 from spiral.memory_report import memory as memory
 from spiral.memory_report import reset_peak_memory as reset_peak_memory
 from spiral.storage import (
@@ -66,7 +66,6 @@ from spiral.storage import (
 )
 
 set_num_threads(default_threads())
-devices = known_devices
 
 __version__ = "0.1.0"
 __array_api_version__ = "2024.12"

@@ -7,13 +7,14 @@ dispatcher knows about a kernel is its `Cap`, which is data: the same data expla
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from spiral.dtype import ALL, FLOATS, DType, float32
+from spiral.errors import ArgumentError
 
 
 class Spec:
@@ -66,6 +67,7 @@ class Cap:
             attributes; with it goes ``where_text``, the reason shown when it says no.
         deterministic: same inputs, same bits.
         capturable: may be recorded into a plan.
+        tf32: float32 factors are rounded to tf32, 10 bits of mantissa: taken only where the policy allows it.
         priority: among kernels that can run, the highest is taken.
     """
 
@@ -78,6 +80,7 @@ class Cap:
     where_text: str = ""
     deterministic: bool = True
     capturable: bool = True
+    tf32: bool = False
     priority: int = 0
 
 
@@ -131,7 +134,8 @@ class Memory(Protocol):
         """A NumPy array of its own with the values of a buffer; waits for the device."""
 
     # A memory may also have: report() -> dict of bytes by name ("live", "peak", ...) and restart_peak(), for
-    # `spiral.memory`; from_host_ahead(array) -> buffer, which copies beside the device's other work.
+    # `spiral.memory`; from_host_ahead(array) -> buffer, which copies beside the device's other work; and the parts of
+    # `spiral.dlpack.Sharing`, where other libraries can work on it.
 
 
 class UnifiedMemory:
@@ -207,7 +211,12 @@ class Backend(Protocol):
 
 
 def static_reason(
-    kernel: Kernel, dtypes: Iterable[DType], has_scalar: bool, deterministic: bool, facts: Mapping[str, Any]
+    kernel: Kernel,
+    dtypes: Iterable[DType],
+    has_scalar: bool,
+    deterministic: bool,
+    facts: Mapping[str, Any],
+    tf32: bool = False,
 ) -> str | None:
     """Why a kernel cannot run on a device for these input dtypes, whatever their shapes; None when it can."""
     cap = kernel.cap
@@ -226,6 +235,8 @@ def static_reason(
         return "takes tensors only; received a Python number"
     if deterministic and not cap.deterministic:
         return "is not deterministic"
+    if cap.tf32 and not tf32:
+        return "rounds float32 to tf32; only within spiral.prefer(tf32=True)"
     return None
 
 
@@ -257,6 +268,30 @@ def declared_ops() -> tuple[str, ...]:
     from spiral.op import OPS
 
     return tuple(OPS)
+
+
+def spans(op: str, bounds: Sequence[int], rows: int) -> Iterator[tuple[int, int, int]]:
+    """(number, first row, end) of each group of consecutive rows that has any, for ops on packed rows.
+
+    Args:
+        op: who asks.
+        bounds: the first row of each group, and the end of the last, on the host.
+        rows: how many rows there are.
+
+    Raises:
+        ArgumentError: bounds fall, or leave [0, rows].
+
+    Example:
+        >>> list(spans("attention_varlen", [0, 3, 3, 5], 6))
+        [(0, 0, 3), (2, 3, 5)]
+    """
+    for i, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        if not 0 <= start <= end <= rows:
+            raise ArgumentError(
+                f"{op}: groups must follow each other within the {rows} rows; received {start} to {end} for group {i}."
+            )
+        if start < end:
+            yield i, start, end
 
 
 DECOMPOSITION_PRIORITY = -10

@@ -1,4 +1,4 @@
-"""Kernels that the core brings for devices other than the CPU: views, and the host's ops over unified memory."""
+"""Kernels that the core brings for devices other than the CPU: views, constants, the host's ops over unified memory."""
 
 from __future__ import annotations
 
@@ -61,6 +61,20 @@ _VIEW_KERNELS = {
 }
 
 
+# ---------------------------------------------------------------- constants
+def _fill(x: DeviceArray, value: float) -> None:
+    """Copied from the host, for devices without a kernel."""
+    if x.size:
+        x.memory.write(x.address, np.full(x.shape, value, x.dtype))
+
+
+def _is_dense(x: DeviceArray, value: float) -> bool:
+    return x.contiguous
+
+
+_FILL = Kernel("fill_", _fill, Cap(ANY.dtypes, ANY.integers, where=_is_dense, where_text="takes dense arrays"))
+
+
 # ---------------------------------------------------------------- unified memory
 def _on_host(op: Op, device: Device, run: Callable[..., Any]) -> Callable[..., Any]:
     """The CPU's way of running an op, on buffers of a device that the host reads and writes."""
@@ -98,3 +112,5 @@ def kernels_of_core(op: Op, device: Device, run: Callable[..., Any]) -> Iterator
             yield HOST, -1000, Kernel(op.name, _on_host(op, device, run), ANY, allocates=True)
     elif op.name in _VIEW_KERNELS:
         yield VIEWS, 1000, _VIEW_KERNELS[op.name]
+    elif op.name == _FILL.op:
+        yield HOST, -1000, _FILL

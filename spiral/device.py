@@ -70,8 +70,19 @@ def look_with(look: Callable[[], None]) -> None:
 
 
 def known_devices() -> tuple[Device, ...]:
-    """Every device that can be used, the CPU first; backends add theirs when they are first asked for."""
+    """Every device that was found so far, the CPU first; backends add theirs when they are first asked for."""
     return tuple(d for d in _DEVICES if d is not meta)
+
+
+def devices() -> tuple[Device, ...]:
+    """Every device that can be used, the CPU first.
+
+    Example:
+        >>> str(devices()[0])
+        'cpu'
+    """
+    _look()
+    return known_devices()
 
 
 def by_code(code: int) -> Device:

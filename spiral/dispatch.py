@@ -29,6 +29,7 @@ from spiral.errors import (
     DeviceError,
     DTypeError,
     IndexingError,
+    KernelBuildError,
     RegistryError,
     SpiralError,
     kind_of,
@@ -39,6 +40,7 @@ from spiral.observation import observe_ops as observe_ops
 from spiral.op import OPS, Op, make_calls_with
 from spiral.ownership import preparing
 from spiral.registry import catalog
+from spiral.set_aside import reason_against, set_aside
 from spiral.storage import empty_array, foreign_stamps, native, stamp
 from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, TensorCore, make_key, wrap
 
@@ -54,18 +56,20 @@ class Policy:
     With ``choose`` it takes no backend's kernels, but what ``choose(op, args, attrs)`` gives.
     """
 
-    __slots__ = ("choose", "deterministic", "fallback", "prefer", "table")
+    __slots__ = ("choose", "deterministic", "fallback", "prefer", "table", "tf32")
 
     def __init__(
         self,
         prefer: tuple[str, ...] = (),
         deterministic: bool = False,
         fallback: str = "allow",
+        tf32: bool = False,
         choose: Callable[[Op, tuple[Any, ...], tuple[Any, ...]], Entry] | None = None,
     ) -> None:
         self.prefer = prefer
         self.deterministic = deterministic
         self.fallback = fallback
+        self.tf32 = tf32
         self.choose = choose
         self.table: dict[tuple[Any, ...], Entry] = {}
 
@@ -75,13 +79,15 @@ _changes = 0  # of the set of backends
 _lock = threading.RLock()
 
 
-def policy(prefer: tuple[str, ...] = (), deterministic: bool = False, fallback: str | None = None) -> Policy:
+def policy(
+    prefer: tuple[str, ...] = (), deterministic: bool = False, fallback: str | None = None, tf32: bool = False
+) -> Policy:
     """The policy with these settings; one object per combination."""
     if fallback is None:
         fallback = os.environ.get("SPIRAL_FALLBACK", "allow")
     if not isinstance(fallback, str) or fallback not in ("allow", "warn", "error"):
         raise ArgumentError(f"SPIRAL_FALLBACK: expected allow, warn or error; received {received(fallback)}.")
-    key = (prefer, deterministic, fallback)
+    key = (prefer, deterministic, fallback, tf32)
     with _lock:
         if key not in _policies:
             _policies[key] = Policy(*key)
@@ -178,7 +184,9 @@ def _candidates(
     rows: list[tuple[int, int, str, Kernel | None, str | None]] = []
     found = [(b.name, b.priority, k) for b, k in backends_registry.kernels_for(op.name, device.type)]
     for name, priority, kernel in (*found, *kernels_of_core(op, device, _run_on_cpu)):
-        reason = static_reason(kernel, dtypes, scalar, pol.deterministic, device.facts)
+        reason = static_reason(kernel, dtypes, scalar, pol.deterministic, device.facts, pol.tf32)
+        if reason is None and pol.fallback != "error":
+            reason = reason_against(kernel, device, dtypes)
         guard = kernel.cap.where
         if reason is None and probe_guards and guard is not None and not guard(*_raw(args), *attrs):
             reason = kernel.cap.where_text or "its guard refuses these shapes or attributes"
@@ -314,14 +322,17 @@ def call(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
             observation.note_choice(op.name, table_key, pol, entry.backend)
     while entry.guard is not None and not entry.guard(*raw, *attrs):
         if entry.next is None:
-            rows = _candidates(op, args, attrs, pol, probe_guards=True)
-            raise CapabilityError(f"{op.name}: no kernel takes these shapes or attributes.\n" + _table(rows))
+            raise _refusal(op, args, attrs, pol)
         entry = entry.next
     if entry.fn is None:
         assert op.decompose is not None
         result = op.decompose(*args, *attrs)
     else:
-        outs = _outputs(op, entry, args, raw, attrs)
+        try:
+            outs = _outputs(op, entry, args, raw, attrs)
+        except KernelBuildError as error:
+            _do_without(op, entry, args, attrs, pol, error)
+            return call(op, args, attrs)
         if op.mutated:
             if recording and autograd.grad_enabled():
                 _check_mutation(op, args)
@@ -341,6 +352,29 @@ def call(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
     return result
 
 
+def _output_specs(
+    op: Op, entry: Entry, args: tuple[Any, ...], raw: list[Any], attrs: tuple[Any, ...]
+) -> tuple[Spec, ...]:
+    """What `meta` gives, remembered by shapes and attributes, which is all that it may look at besides dtypes.
+
+    1 us instead of 3 to 10; the types of attributes count, for 1, 1.0 and True are equal but are not all an axis.
+    """
+    shapes = [a.shape if hasattr(a, "shape") else None if not isinstance(a, list) else list for a in raw]
+    if list in shapes:
+        return call_meta(op, args, attrs)
+    key = (*shapes, attrs, *map(type, attrs))
+    try:
+        known: tuple[Spec, ...] | None = entry.specs.get(key)
+    except TypeError:  # an attribute that cannot be hashed
+        return call_meta(op, args, attrs)
+    if known is None:
+        known = call_meta(op, args, attrs)
+        if len(entry.specs) >= 256:
+            entry.specs.clear()
+        entry.specs[key] = known
+    return known
+
+
 def _outputs(op: Op, entry: Entry, args: tuple[Any, ...], raw: list[Any], attrs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Launches a kernel; the arrays it gives, or that were made for it."""
     fn = entry.fn
@@ -350,7 +384,7 @@ def _outputs(op: Op, entry: Entry, args: tuple[Any, ...], raw: list[Any], attrs:
         except (ValueError, TypeError, IndexError) as error:
             raise _better_error(op, args, attrs, error) from error
         return outs if isinstance(outs, tuple) else (outs,)
-    made = tuple([entry.empty(s) for s in call_meta(op, args, attrs)])
+    made = tuple([entry.empty(s) for s in _output_specs(op, entry, args, raw, attrs)])
     try:
         fn(*raw, *attrs, *made)
     except (ValueError, TypeError, IndexError) as error:
@@ -358,15 +392,67 @@ def _outputs(op: Op, entry: Entry, args: tuple[Any, ...], raw: list[Any], attrs:
     return made
 
 
-def _run_on_cpu(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """All outputs of an op on CPU tensors, as arrays; for devices whose memory the host shares."""
+def all_outputs(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], pol: Policy | None = None) -> tuple[Any, ...]:
+    """All outputs of an op's kernel, hidden ones too, as buffers; nothing is recorded, and no choice is kept.
+
+    Args:
+        op: the op.
+        args: its inputs.
+        attrs: its attributes, all of them.
+        pol: how its kernel is chosen; None: as in this context.
+
+    Returns:
+        What the kernel gave; nothing where the op runs as its decomposition, which has no hidden outputs.
+
+    Raises:
+        CapabilityError: no kernel can run.
+    """
+    pol = _policy.get() if pol is None else pol
     raw = _raw(args)
-    entry = bind(op, args, attrs, policy(fallback="allow"))
+    entry = bind(op, args, attrs, pol)
     while entry.guard is not None and not entry.guard(*raw, *attrs):
         if entry.next is None:
-            raise CapabilityError(f"{op.name}: no kernel of the CPU takes these shapes or attributes.")
+            raise _refusal(op, args, attrs, pol)
         entry = entry.next
-    return _outputs(op, entry, args, raw, attrs)
+    if entry.fn is None:
+        return ()
+    try:
+        return _outputs(op, entry, args, raw, attrs)
+    except KernelBuildError as error:
+        _do_without(op, entry, args, attrs, pol, error)
+        return all_outputs(op, args, attrs, pol)
+
+
+def _do_without(
+    op: Op, entry: Entry, args: tuple[Any, ...], attrs: tuple[Any, ...], pol: Policy, error: KernelBuildError
+) -> None:
+    """Sets a kernel aside that cannot be built, so that the next binding takes another.
+
+    Raises:
+        KernelBuildError: the policy forbids another; or the backend makes its kernels anew at every question, so that
+            it would be taken again.
+    """
+    assert entry.kernel is not None
+    device = device_of(op, args)
+    clear_tables()  # what is bound would be called without passing here
+    if pol.fallback == "error":
+        raise KernelBuildError(
+            f"{op.name}: the kernel of {entry.backend} cannot be built on {device}, and SPIRAL_FALLBACK=error forbids "
+            f"another.\n{error}"
+        ) from error
+    set_aside(entry.backend, entry.kernel, device, (t.dtype for t in _specs(args)), error)
+    if not any(k == entry.kernel and reason for _, k, reason in _candidates(op, args, attrs, pol, probe_guards=False)):
+        raise error
+
+
+def _run_on_cpu(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """All outputs of an op on CPU tensors, as arrays; for devices whose memory the host shares."""
+    return all_outputs(op, args, attrs, policy(fallback="allow"))
+
+
+def _refusal(op: Op, args: tuple[Any, ...], attrs: tuple[Any, ...], pol: Policy) -> CapabilityError:
+    rows = _candidates(op, args, attrs, pol, probe_guards=True)
+    return CapabilityError(f"{op.name}: no kernel takes these shapes or attributes.\n" + _table(rows))
 
 
 def _make_call(op: Op) -> Callable[..., Any]:
@@ -549,13 +635,17 @@ def complete_attrs(op: Op, given: dict[str, Any]) -> tuple[Any, ...]:
 
 
 @contextmanager
-def prefer(*backends: str, deterministic: bool | None = None, fallback: str | None = None) -> Iterator[None]:
+def prefer(
+    *backends: str, deterministic: bool | None = None, fallback: str | None = None, tf32: bool | None = None
+) -> Iterator[None]:
     """Within the block, kernels of the named backends come first where they can run.
 
     Args:
         *backends: names as in ``spiral.backends()``, most preferred first.
         deterministic: only kernels whose results have the same bits every time.
         fallback: what happens when only the decomposition is left: ``allow``, ``warn``, ``error``.
+        tf32: float32 products may round their factors to tf32 (10 bits of mantissa), for tensor cores; sums stay
+            float32. Off unless asked for. A backward runs by the policy of where it is called.
 
     Raises:
         RegistryError: an unknown backend name.
@@ -572,6 +662,7 @@ def prefer(*backends: str, deterministic: bool | None = None, fallback: str | No
         backends or now.prefer,
         now.deterministic if deterministic is None else deterministic,
         now.fallback if fallback is None else fallback,
+        now.tf32 if tf32 is None else tf32,
     )
     if now.choose is not None:
         chosen = now  # where only shapes are evaluated, no kernel is to be preferred

@@ -40,6 +40,13 @@ class KernelError(SpiralError, RuntimeError):
     """A kernel could not be compiled, loaded or launched; the message holds what the compiler or driver said."""
 
 
+class KernelBuildError(KernelError):
+    """A compiler or a driver refuses a kernel, before anything of its op was launched that overwrites inputs.
+
+    Another kernel takes its place, unless ``SPIRAL_FALLBACK=error``.
+    """
+
+
 class NoValueError(SpiralError, RuntimeError):
     """A value was asked for where only shapes and dtypes are known; see `spiral.eval_shape`."""
 

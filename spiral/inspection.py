@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from spiral.device import Device, as_device, cpu, known_devices
+from spiral.device import Device, as_device, cpu
+from spiral.device import devices as usable_devices
 from spiral.dtype import ALL, DEFAULT_FLOAT, DEFAULT_INT, DType, isdtype
 
 
@@ -21,7 +22,7 @@ class NamespaceInfo:
 
     def devices(self) -> list[Device]:
         """The devices that tensors can live on."""
-        return list(known_devices())
+        return list(usable_devices())
 
     def default_dtypes(self, *, device: Any = None) -> dict[str, DType]:
         """Dtypes of tensors made from Python numbers, and of positions. There are no complex dtypes."""

@@ -11,6 +11,7 @@ from spiral.borrowed import kernels_of_core
 from spiral.device import Device
 from spiral.dtype import DType, float32
 from spiral.op import OPS
+from spiral.set_aside import reason_against
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def _of_op(name: str, device: Device, dtype: DType) -> Iterator[KernelStatus]:
     open_ended = True  # until a kernel without a guard can run
     for backend, _, kernel in found:
         reason = static_reason(kernel, {dtype}, False, False, device.facts)
+        reason = reason or reason_against(kernel, device, {dtype})
         guard = "" if kernel.cap.where is None else kernel.cap.where_text or "its guard must agree"
         chosen = "chosen where its guard agrees" if guard else "chosen for the rest" if guarded else "chosen"
         status = reason or (chosen if open_ended else "lower priority")

@@ -1,4 +1,4 @@
-"""Philox4x32-10 in NumPy: the definition of spiral's random streams (Salmon et al. 2011, SC'11).
+"""Philox4x32-10 in NumPy: spiral's random streams as kernels/common/philox.h defines them (Salmon et al. 2011, SC'11).
 
 A stream is named by a 64-bit seed (the key: low word, high word) and a 64-bit stream number. Element i
 takes word ``i % 4`` of block ``i // 4``, whose counter is (block low, block high, stream low, stream
@@ -7,6 +7,7 @@ high). So the numbers do not depend on tiling, thread count or backend.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -47,22 +48,36 @@ def random_bits(seed: int, stream: int, start: int, n: int) -> np.ndarray[Any, n
     return words.astype(np.uint32).reshape(-1)[start - 4 * first : start - 4 * first + n]
 
 
+def kept(seed: int, stream: int, n: int, p: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which of the first n elements a dropout keeps: those whose word is at least p * 2^32, rounded.
+
+    Example:
+        >>> int(kept(7, 0, 10_000, 0.25).sum())
+        7480
+    """
+    edge = math.floor(p * 2.0**32 + 0.5)  # 2^32 where p is nearly 1: nothing is kept
+    return random_bits(seed, stream, 0, n).astype(np.uint64) >= np.uint64(edge)
+
+
 def uniform(seed: int, stream: int, start: int, n: int, low: float, high: float) -> Any:
-    """float32 in [low, high): 24 high bits of each word times 2^-24."""
-    u = (random_bits(seed, stream, start, n) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
-    x = np.float32(low) + u * np.float32(high - low)
-    return np.minimum(x, np.nextafter(np.float32(high), np.float32(-np.inf))) if high > low else x
+    """float32 in [low, high): the 24 high bits of each word times 2^-24, scaled in float64 and rounded once."""
+    first, last = np.float32(low), np.float32(high)
+    step = np.float64(last - first) * 2.0**-24
+    u = (random_bits(seed, stream, start, n) >> np.uint32(8)).astype(np.float64)
+    x = (np.float64(first) + step * u).astype(np.float32)
+    return np.minimum(x, np.nextafter(last, np.float32(-np.inf)) if last > first else first)
 
 
 def normal(seed: int, stream: int, start: int, n: int, mean: float, std: float) -> Any:
     """float32 normal numbers by Box and Muller's transform of lanes (0, 1) and (2, 3) of a block.
 
-    u1 = (bits >> 8 + 0.5) 2^-24; the even lane takes the cosine, the odd one the sine.
+    The radius has u1 = (bits div 2^8 + 1/2) 2^-24, which is never 0, the angle u2 = (bits div 2^8) 2^-24; the even lane
+    takes the cosine, the odd one the sine.
     """
     first = start // 2 * 2
     count = (start + n - first + 1) // 2 * 2
-    u = ((random_bits(seed, stream, first, count) >> np.uint32(8)).astype(np.float64) + 0.5) * 2.0**-24
-    radius, angle = np.sqrt(-2.0 * np.log(u[0::2])), 2.0 * np.pi * u[1::2]
+    u = (random_bits(seed, stream, first, count) >> np.uint32(8)).astype(np.float64)
+    radius, angle = np.sqrt(-2.0 * np.log((u[0::2] + 0.5) * 2.0**-24)), u[1::2] * (2.0 * np.pi * 2.0**-24)
     z = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).reshape(-1)
     return (mean + std * z[start - first : start - first + n]).astype(np.float32)
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from spiral.backend import Spec
 from spiral.device import Device, by_code, meta
 from spiral.device_array import DeviceArray
 from spiral.dtype import ALL, as_dtype
+from spiral.op import F
 from spiral.storage import copy_array
 from spiral.tensor_core import DTYPE_BITS, DTYPE_MASK, make_key, wrap
 
@@ -58,6 +60,10 @@ def is_own(buffer: Any) -> bool:
 
 
 def filled(shape: tuple[int, ...], value: float, key: int) -> Any:
-    """A constant tensor of one value, where the device and dtype of a dispatch key say."""
-    array = np.full(shape, value, ALL[key & DTYPE_MASK].numpy)
-    return wrap(place(array, by_code(key >> DTYPE_BITS)), key)
+    """A constant tensor of one value, where the device and dtype of a dispatch key say; made there, not copied."""
+    device, dtype = by_code(key >> DTYPE_BITS), ALL[key & DTYPE_MASK]
+    if device.memory is None or device.memory.unified:
+        return wrap(place(np.full(shape, value, dtype.numpy), device), key)
+    t = wrap(device.memory.empty(Spec(shape, dtype)), key)
+    F.fill_(t, value=value)
+    return t

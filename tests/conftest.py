@@ -10,12 +10,21 @@ OWN_PROCESS = {
     "on_island": "SPIRAL_ISLAND",
 }
 
+ON_A_DEVICE = os.environ.get("SPIRAL_GPU") in ("cupy", "torch")  # no interpreter then: `make gpu`
+
+
+def left_out(folder):
+    """The variable that is not set where a folder is left to another process."""
+    variable = OWN_PROCESS.get(folder)
+    if variable is None or os.environ.get(variable) or (folder == "on_triton" and ON_A_DEVICE):
+        return None
+    return variable
+
 
 def pytest_ignore_collect(collection_path, config):
-    variable = OWN_PROCESS.get(collection_path.name)
-    return True if variable and not os.environ.get(variable) else None
+    return True if left_out(collection_path.name) else None
 
 
 def pytest_report_header(config):
-    left = [f"{folder} (set {v})" for folder, v in OWN_PROCESS.items() if not os.environ.get(v)]
+    left = [f"{folder} (set {v})" for folder in OWN_PROCESS if (v := left_out(folder))]
     return f"in processes of their own: {', '.join(left)}; see docs/testing.md" if left else None

@@ -10,9 +10,12 @@ import ctypes
 import glob
 import os
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 from typing import Any
 
-from spiral.backend import Cap, DeviceInfo, Kernel, Unavailable
+import numpy as np
+
+from spiral.backend import Cap, DeviceInfo, Kernel, Unavailable, spans
 from spiral.dtype import ALL, FLOATS, float32, int32, int64
 from spiral.storage import native, native_reason
 
@@ -22,6 +25,20 @@ _REDUCTION = {"none": 0, "mean": 1, "sum": 2}
 F32 = Cap(dtypes=(float32,))
 F32_NUMBERS = Cap(dtypes=(float32,), scalars=True)
 WITH_INDEX = Cap(dtypes=(float32,), integers=(int64,))
+
+# integers may be the rows' positions and nothing else
+EMBEDDING = Cap(
+    dtypes=(float32,),
+    integers=(int64,),
+    where=lambda weight, indices: weight.itemsize == 4,
+    where_text="takes a float32 weight",
+)
+DENSE_ROWS = Cap(
+    dtypes=(float32,),
+    where=lambda x, cos, sin, *attrs: x.strides[-1] == cos.strides[-1] == sin.strides[-1] == 4,
+    where_text="takes rows without gaps",
+)
+WITH_SIZES = Cap(dtypes=(float32,), integers=(int32, int64))
 WITH_POSITION = Cap(dtypes=(float32,), integers=(int32,))
 
 
@@ -58,6 +75,16 @@ def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
     if isinstance(axis, int):
         return (axis % ndim,) if ndim else ()
     return tuple(sorted(a % ndim for a in axis))
+
+
+def _bounds(sizes: Any) -> list[int]:
+    """The first row of each group and the end of the last."""
+    return list(accumulate(sizes.tolist(), initial=0))
+
+
+def _one(x: Any, start: int, end: int) -> Any:
+    """Tokens of x (T, H, D) as a batch of one, (1, H, L, D)."""
+    return x[start:end].swapaxes(0, 1)[None]
 
 
 # ---------------------------------------------------------------- launchers
@@ -176,6 +203,41 @@ def _launchers(n: Any) -> dict[str, Callable[..., Any]]:
     def concat(arrays: Any, axis: int, y: Any) -> None:
         n.concat(arrays, axis, y)
 
+    def grouped_matmul(x: Any, weight: Any, sizes: Any, y: Any) -> None:
+        end = 0
+        for i, start, end in spans("grouped_matmul", _bounds(sizes), len(x)):
+            n.matmul(x[start:end], weight[i], False, False, y[start:end])
+        y[end:] = 0.0
+
+    def grouped_matmul_grad(g: Any, x: Any, sizes: Any, dw: Any) -> None:
+        for i, start, end in spans("grouped_matmul_grad", _bounds(sizes), len(x)):
+            n.matmul(x[start:end].T, g[start:end], False, False, dw[i])
+        dw[sizes == 0] = 0.0
+
+    def attention_varlen(
+        q: Any, k: Any, v: Any, starts: Any, scale: float, causal: bool, window: int, y: Any, lse: Any
+    ) -> None:
+        outside = np.ones(len(q), bool)
+        for _, start, end in spans("attention_varlen", starts.tolist(), len(q)):
+            outside[start:end] = False
+            qi, ki, vi, yi = (_one(a, start, end) for a in (q, k, v, y))
+            one = np.empty((1, q.shape[1], end - start), np.float32)  # the kernel wants it dense
+            n.attention(qi, ki, vi, None, causal, window, scale, yi, one)
+            lse[:, start:end] = one[0]
+        y[outside], lse[:, outside] = 0.0, -np.inf
+
+    def attention_varlen_grad(
+        g: Any, q: Any, k: Any, v: Any, starts: Any, y: Any, lse: Any, scale: float, causal: bool, window: int,
+        dq: Any, dk: Any, dv: Any,
+    ) -> None:  # fmt: skip
+        outside = np.ones(len(q), bool)
+        for _, start, end in spans("attention_varlen", starts.tolist(), len(q)):
+            outside[start:end] = False
+            gi, qi, ki, vi, yi, dqi, dki, dvi = (_one(a, start, end) for a in (g, q, k, v, y, dq, dk, dv))
+            one = np.ascontiguousarray(lse[None, :, start:end])
+            n.attention_grad(gi, qi, ki, vi, yi, one, None, causal, window, scale, dqi, dki, dvi, None)
+        dq[outside] = dk[outside] = dv[outside] = 0.0
+
     def sgd(
         params: Any, grads: Any, buffers: Any, lr: float, momentum: float, dampening: float, weight_decay: float,
         nesterov: bool, first: bool,
@@ -193,7 +255,7 @@ def _launchers(n: Any) -> dict[str, Callable[..., Any]]:
 # op -> (capability, name in the extension when it differs)
 _DIRECT: dict[str, Cap] = {
     "layer_norm": F32, "rms_norm": F32, "rms_norm_grad": F32, "silu": F32, "silu_grad": SAME_SHAPE,
-    "relu_grad": SAME_SHAPE, "embedding": WITH_INDEX, "rope": F32, "adamw": F32, "lion": F32,
+    "relu_grad": SAME_SHAPE, "embedding": EMBEDDING, "rope": DENSE_ROWS, "adamw": F32, "lion": F32,
 }  # fmt: skip
 _SAME3 = Cap(
     dtypes=(float32,),
@@ -204,10 +266,12 @@ _LAUNCHED: dict[str, Cap] = {
     "sum": F32, "mean": F32, "max": F32, "min": F32, "linear": F32, "linear_grad": F32,
     "softmax": LAST_AXIS, "softmax_grad": LAST_AXIS, "log_softmax": LAST_AXIS, "log_softmax_grad": LAST_AXIS,
     "layer_norm_grad": F32, "cross_entropy": WITH_INDEX, "cross_entropy_grad": WITH_INDEX,
-    "embedding_grad": WITH_INDEX, "gelu": F32, "gelu_grad": F32, "geglu": SAME_SHAPE, "geglu_grad": _SAME3,
+    "embedding_grad": WITH_INDEX, "gelu": F32, "gelu_grad": SAME_SHAPE, "geglu": SAME_SHAPE, "geglu_grad": _SAME3,
     "attention": F32, "attention_grad": F32,
     "conv2d": F32, "conv2d_grad": F32, "max_pool2d": WITH_POSITION, "max_pool2d_grad": WITH_POSITION,
     "avg_pool2d": F32, "avg_pool2d_grad": F32,
+    "grouped_matmul": WITH_SIZES, "grouped_matmul_grad": WITH_SIZES,
+    "attention_varlen": WITH_SIZES, "attention_varlen_grad": WITH_SIZES,
     "dropout": F32, "sgd": F32, "grad_norm": F32, "concat": ONE_DTYPE,
     "matmul": Cap(dtypes=(float32,), where=lambda x, y: x.ndim > 1 and y.ndim > 1,
                   where_text="takes matrices, not vectors"),
@@ -231,8 +295,6 @@ def find_openblas() -> tuple[Any, str, bool] | None:
         for path in sorted(glob.glob(os.path.join(folder, "*openblas*"))):
             if ".so" in path or path.endswith((".dylib", ".dll")):
                 return ctypes.CDLL(path), "scipy_", False
-    import numpy as np
-
     root = os.path.dirname(os.path.dirname(np.__file__))
     for path in sorted(glob.glob(os.path.join(root, "numpy.libs", "*openblas64*"))):
         return ctypes.CDLL(path), "scipy_", True

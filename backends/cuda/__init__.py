@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from types import ModuleType
 
 from spiral.backend import DeviceInfo, Kernel, Unavailable
-from spiral.gpu import device_infos
+from spiral.gpu import device_infos, nvrtc
 
 
 def families() -> list[ModuleType]:
@@ -30,8 +30,10 @@ class CudaBackend:
     def probe(self) -> list[DeviceInfo] | Unavailable:
         found = device_infos()
         if not isinstance(found, Unavailable) and not all(d.facts["compiler"] for d in found):
-            driver = found[0].facts["driver"]
-            return Unavailable(f"{driver} has no compiler for CUDA C++", "pip install cupy-cuda12x, or cupy-cuda13x")
+            missing = nvrtc.binding()  # says what CuPy lacks; a driver without CuPy has none whatever NVRTC is there
+            why = f": {missing.reason}" if isinstance(missing, Unavailable) else ""
+            remedy = missing.remedy if isinstance(missing, Unavailable) else "pip install cupy-cuda12x, or cupy-cuda13x"
+            return Unavailable(f"{found[0].facts['driver']} has no compiler for CUDA C++{why}", remedy)
         return found
 
     def kernels(self) -> Iterable[Kernel]:

@@ -40,16 +40,22 @@ _UNARY: dict[str, dict[DType, Function]] = {
 }
 _BINARY: dict[str, dict[DType, Function]] = {
     "relu_grad": by("ReluGrad", FLOATING),
-    "silu_grad": by("SiluGrad", FLOATING),
-    "gelu_grad none": by("GeluGrad", FLOATING),
-    "gelu_grad tanh": by("GeluTanhGrad", FLOATING),
-    "swiglu": by("Swiglu", FLOATING),
+    "silu_grad": by("Gradient<spiral::Silu>", FLOATING),
+    "gelu_grad none": by("Gradient<spiral::Gelu>", FLOATING),
+    "gelu_grad tanh": by("Gradient<spiral::GeluTanh>", FLOATING),
+    "swiglu": by("Gated<spiral::Silu>", FLOATING),
+    "geglu none": by("Gated<spiral::Gelu>", FLOATING),
+    "geglu tanh": by("Gated<spiral::GeluTanh>", FLOATING),
 }
 _unary = instances(_SOURCE, 1, _UNARY)
 _binary = instances(_SOURCE, 2, _BINARY)
-_swiglu_grad = {
-    d.numpy: _SOURCE.kernel(f"spiral::swiglu_grad<{t}>", *"PPPPPI", packed_format(3)) for d, t in FLOATING.items()
-}
+_gated_grad = {
+    op: {d.numpy: _SOURCE.kernel(f"spiral::gated_grad<{f}, {t}>", *"PPPPPI", packed_format(3))
+         for d, t in FLOATING.items()}
+    for op, f in (
+        ("swiglu", "spiral::Silu"), ("geglu none", "spiral::Gelu"), ("geglu tanh", "spiral::GeluTanh")
+    )
+}  # fmt: skip
 
 Launcher = Callable[..., None]
 
@@ -112,33 +118,52 @@ def _bind_swiglu(_: Launcher, dtypes: tuple[DType, ...]) -> Launcher:
     return run
 
 
+def _bind_geglu(_: Launcher, dtypes: tuple[DType, ...]) -> Launcher:
+    found = {a: _binary[f"geglu {a}"][dtypes[0].numpy] for a in ("none", "tanh")}
+
+    def run(a: DeviceArray, b: DeviceArray, approximate: str, y: DeviceArray) -> None:
+        binary(found[approximate], a, b, y)
+
+    return run
+
+
 def _swiglu_gradient(g: DeviceArray, a: DeviceArray, b: DeviceArray, da: DeviceArray, db: DeviceArray) -> None:
+    _gated_gradient("swiglu", g, a, b, da, db)
+
+
+def _geglu_gradient(
+    g: DeviceArray, a: DeviceArray, b: DeviceArray, approximate: str, da: DeviceArray, db: DeviceArray
+) -> None:
+    _gated_gradient(f"geglu {approximate}", g, a, b, da, db)
+
+
+def _gated_gradient(op: str, g: DeviceArray, a: DeviceArray, b: DeviceArray, da: DeviceArray, db: DeviceArray) -> None:
     n = da.size
     if not n:
         return
     if not g.dtype == a.dtype == b.dtype:
         wide = promote(promote(as_dtype(g.dtype), as_dtype(a.dtype)), as_dtype(b.dtype))
         outs = [x if x.dtype == wide.numpy else DeviceArray.empty(x.memory, x.shape, wide.numpy) for x in (da, db)]
-        _swiglu_gradient(cast(g, wide), cast(a, wide), cast(b, wide), outs[0], outs[1])
+        _gated_gradient(op, cast(g, wide), cast(a, wide), cast(b, wide), outs[0], outs[1])
         for out, x in zip(outs, (da, db), strict=True):
             if out is not x:
                 cast_into(out, x)
         return
     if n >= LIMIT:
         for (part, inputs), (other, _) in zip(halves(da, g, a, b), halves(db), strict=True):
-            _swiglu_gradient(inputs[0], inputs[1], inputs[2], part, other)
+            _gated_gradient(op, inputs[0], inputs[1], inputs[2], part, other)
         return
     where = packed_layout(da.shape, g.shape, g.strides, a.shape, a.strides, b.shape, b.strides)
     if where is None:
-        _swiglu_gradient(spread(g, da), spread(a, da), spread(b, da), da, db)
+        _gated_gradient(op, spread(g, da), spread(a, da), spread(b, da), da, db)
         return
     grid = (-(-n // (THREADS * ROUNDS * run_length(da.dtype.itemsize))), 1, 1)
-    _swiglu_grad[g.dtype](
+    _gated_grad[op][g.dtype](
         da.memory, grid, BLOCK, g.address, a.address, b.address, da.address, db.address, n, where
     )  # fmt: skip
 
 
-def _one_shape(g: Any, a: Any, b: Any) -> bool:
+def _one_shape(g: Any, a: Any, b: Any, approximate: str = "none") -> bool:
     return bool(a.shape == b.shape == g.shape)
 
 
@@ -153,6 +178,8 @@ def kernels() -> Iterator[Kernel]:
     yield Kernel("swiglu", _unbound, _ARRAYS, bind=_bind_swiglu)
     same = Cap(ANY.dtypes, where=_one_shape, where_text="takes operands of one shape")
     yield Kernel("swiglu_grad", _swiglu_gradient, same)
+    yield Kernel("geglu", _unbound, _ARRAYS, bind=_bind_geglu)
+    yield Kernel("geglu_grad", _geglu_gradient, same)
 
 
 def _unbound(*_: Any) -> None:

@@ -10,11 +10,11 @@ from spiral.backend import Cap, Kernel
 from spiral.backends.cuda.arrays import NAMES, cast, cast_into, dense, wide
 from spiral.backends.cuda.launching import CudaKernel, Source
 from spiral.device_array import DeviceArray
-from spiral.dtype import FLOATS, DType, as_dtype, bfloat16, float16, float32, float64
+from spiral.dtype import ALL, FLOATS, DType, as_dtype, bfloat16, float16, float32, float64, int32
 from spiral.gpu import Driver
 
 _EXACT, _MMA = Source("attention.cu"), Source("attention_mma.cu")
-_HEADS, _MASK, _SHAPE = "P3qi4x", "P4q", "7i4xd"
+_HEADS, _MASK, _SHAPE = "P3qi4x", "P4q", "8idP"
 _D_MAX = (64, 128, 256)
 _FORWARD_FORMATS = (*(_HEADS,) * 3, _MASK, "P", "P", _SHAPE)
 _DQ_FORMATS = (*(_HEADS,) * 4, _MASK, "P", "P", "P", _SHAPE)
@@ -32,7 +32,14 @@ class _Tiled:
 
     def __call__(self, gpu: Driver, heads: int, length: int, *values: Any) -> None:
         """Launches a block per so many rows of every head."""
-        grid = (heads * -(-length // self.rows), 1, 1)
+        self._launch(gpu, heads * -(-length // self.rows), values)
+
+    def packed(self, gpu: Driver, heads: int, tokens: int, count: int, *values: Any) -> None:
+        """Launches as many blocks as sequences between any ``count`` starts among so many tokens may need."""
+        self._launch(gpu, heads * (tokens // self.rows + count + 1), values)
+
+    def _launch(self, gpu: Driver, blocks: int, values: tuple[Any, ...]) -> None:
+        grid = (blocks, 1, 1)
         self.kernel(gpu, grid, (self.threads, 1, 1), *values, shared=self.shared)
 
 
@@ -88,7 +95,15 @@ def _mask(mask: Any, d: DType) -> tuple[Any, tuple[int, ...]]:
 
 def _shape(q: DeviceArray, k: DeviceArray, scale: float, causal: bool, window: int) -> tuple[Any, ...]:
     _, heads, t, d = q.shape
-    return heads, heads // k.shape[1], t, k.shape[2], d, window, causal, scale
+    return heads, heads // k.shape[1], t, k.shape[2], d, window, causal, 0, scale, 0
+
+
+def _packed_shape(
+    q: DeviceArray, k: DeviceArray, starts: DeviceArray, scale: float, causal: bool, window: int
+) -> tuple[Any, ...]:
+    tokens, heads, d = q.shape
+    kv_heads, count = k.shape[1], starts.size
+    return heads, heads // kv_heads, tokens, tokens, d, window, causal, count, scale, starts.address
 
 
 def _d_max(d: int) -> int:
@@ -126,7 +141,7 @@ def _attention_grad(
     kv_heads, s = k.shape[1], k.shape[2]
     (g, of_g), (q, of_q), (k, of_k), (v, of_v) = (_heads(x, d) for x in (g, q, k, v))
     (y, of_y), (mask, of_mask) = _heads(y, d), _mask(mask, d)
-    lse = dense(cast(lse, d))
+    lse = dense(cast(lse, wide(q)))
     delta = DeviceArray.empty(gpu, lse.shape, wide(q).numpy)
     rows = delta.size
     if rows:
@@ -151,9 +166,60 @@ def _narrow(first: DeviceArray, *rest: Any) -> bool:
     return first.shape[-1] <= _D_MAX[-1]
 
 
+def _packed_heads(x: DeviceArray, d: DType) -> tuple[DeviceArray, tuple[int, ...]]:
+    """(T, H, D) as `_heads` of a batch of one."""
+    return _heads(x[None].transpose((0, 2, 1, 3)), d)
+
+
+def _attention_varlen(
+    q: DeviceArray, k: DeviceArray, v: DeviceArray, starts: DeviceArray, scale: float, causal: bool, window: int,
+    y: DeviceArray, lse: DeviceArray,
+) -> None:  # fmt: skip
+    if not lse.size:
+        return
+    d, starts = as_dtype(y.dtype), dense(cast(starts, int32))
+    tokens, heads, width = q.shape
+    shape = _packed_shape(q, k, starts, scale, causal, window)
+    (q, of_q), (k, of_k), (v, of_v) = (_packed_heads(x, d) for x in (q, k, v))
+    operands = (*of_q, *of_k, *of_v, *_mask(None, d)[1], y.address, lse.address)
+    _FORWARD[d, _d_max(width)].packed(y.memory, heads, tokens, starts.size, *operands, *shape)
+
+
+def _attention_varlen_grad(
+    g: DeviceArray, q: DeviceArray, k: DeviceArray, v: DeviceArray, starts: DeviceArray, y: DeviceArray,
+    lse: DeviceArray, scale: float, causal: bool, window: int, dq: DeviceArray, dk: DeviceArray, dv: DeviceArray,
+) -> None:  # fmt: skip
+    gpu, d, starts = q.memory, as_dtype(q.dtype), dense(cast(starts, int32))
+    tokens, heads, width = q.shape
+    if not tokens * heads:
+        return
+    kv_heads = k.shape[1]
+    shape = _packed_shape(q, k, starts, scale, causal, window)
+    (g, of_g), (q, of_q), (k, of_k), (v, of_v), (y, of_y) = (_packed_heads(x, d) for x in (g, q, k, v, y))
+    lse = dense(cast(lse, wide(q)))
+    delta = DeviceArray.empty(gpu, (heads, tokens), wide(q).numpy)
+    grid = (-(-delta.size // 8), 1, 1)
+    _DELTA[d](gpu, grid, (256, 1, 1), *of_g, *of_y, delta.address, heads, tokens, width, delta.size)
+    operands = (*of_g, *of_q, *of_k, *of_v, *_mask(None, d)[1], lse.address, delta.address)
+    m, count = _d_max(width), starts.size
+
+    def to_q(dq: DeviceArray) -> None:
+        _DQ[d, m].packed(gpu, heads, tokens, count, *operands, dq.address, *shape)
+
+    def to_kv(dk: DeviceArray, dv: DeviceArray) -> None:
+        _DKV[d, m].packed(gpu, kv_heads, tokens, count, *operands, dk.address, dv.address, *shape)
+
+    _in_dtype((dq,), d, to_q)
+    _in_dtype((dk, dv), d, to_kv)
+
+
 def kernels() -> Iterator[Kernel]:
     """The family's table."""
+    integers = tuple(d for d in ALL if d.kind in ("int", "uint"))
     text = f"takes heads of at most {_D_MAX[-1]} elements"
     for name, fn in (("attention", _attention), ("attention_grad", _attention_grad)):
         yield Kernel(name, fn, Cap((float32, float64), where=_narrow, where_text=text))
         yield Kernel(name, fn, Cap(FLOATS, cc=(80, 999), where=_narrow, where_text=text))
+    for name, varlen in (("attention_varlen", _attention_varlen), ("attention_varlen_grad", _attention_varlen_grad)):
+        yield Kernel(name, varlen, Cap((float32, float64), integers, where=_narrow, where_text=text))
+        yield Kernel(name, varlen, Cap(FLOATS, integers, cc=(80, 999), where=_narrow, where_text=text))

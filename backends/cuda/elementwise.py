@@ -411,6 +411,15 @@ def _triangle(lower: bool) -> Launcher:
     return run
 
 
+def _overwrite(x: DeviceArray, value: float) -> None:
+    bits = bits_of(value, dtype_of(x))
+    if x.contiguous:
+        fill(x, bits)
+    else:
+        one = _number(x, value, dtype_of(x))
+        copy_into(one.broadcast_to(x.shape), x)
+
+
 def kernels() -> Iterator[Kernel]:
     """The family's table."""
     binds = {"pow": _bind_pow, "copysign": _bind_copysign} | {op: _bind_shift(op) for op in _BINARY if "_shift" in op}
@@ -428,6 +437,7 @@ def kernels() -> Iterator[Kernel]:
             yield Kernel(op, _unbound, _ARRAYS, bind=_bind_unary(op))
     for op in _PREDICATE:
         yield Kernel(op, _predicate_launcher(op), _ARRAYS)
+    yield Kernel("fill_", _overwrite, _ARRAYS)
     yield Kernel("where", _unbound, _NUMBERS, bind=_bind_where)
     yield Kernel("tril", _triangle(lower=True), _ARRAYS)
     yield Kernel("triu", _triangle(lower=False), _ARRAYS)

@@ -11,12 +11,12 @@ from spiral.backend import ANY, Cap, Kernel
 from spiral.backends.cuda.arrays import NAMES, THREADS, blocks, copy_into, dense, layout, layout_format
 from spiral.backends.cuda.indexing import Strides, along, index_array, too_many_axes
 from spiral.backends.cuda.launching import Source
-from spiral.backends.cuda.positions import has_arrays, places
 from spiral.backends.cuda.sort import LONGEST, sort_pairs
 from spiral.backends.cuda.units import laid_out, product
 from spiral.device_array import DeviceArray, contiguous_strides
 from spiral.dtype import FLOATS, as_dtype, float32, float64
 from spiral.gpu.faults import faults
+from spiral.gpu.positions import has_arrays, places
 
 _SOURCE = Source("embedding.cu")
 _INTEGERS = {np.dtype(np.int32): "int", np.dtype(np.int64): "spiral::i64"}

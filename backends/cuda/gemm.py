@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from spiral.backends.cuda.arrays import NAMES, THREADS, blocks, collapsed, dense
+from spiral.backends.cuda.arrays import NAMES, THREADS, blocks, collapsed, copy_into, dense
 from spiral.backends.cuda.launching import Source
 from spiral.backends.cuda.products import MMA_TILES, PRODUCT_FORMAT, SIMT_TILES, Kind, products
 from spiral.device_array import DeviceArray
-from spiral.dtype import FLOATS, as_dtype
+from spiral.dtype import FLOATS, as_dtype, float32
 
 STRIDED = Kind("Strided", "P5i4i4x4q")
 MATRIX = Kind("Matrix", "PPqqi4x")
@@ -31,9 +33,8 @@ def transposed(x: DeviceArray) -> DeviceArray:
 _PRODUCTS = {
     (d, *way): p for d in SIMT_TILES for p in (products(LINEAR, d, STRIDED, STRIDED, MATRIX),) for way in _WAYS
 }
-_PRODUCTS |= {
-    (d, *way): products(LINEAR, d, STRIDED, STRIDED, MATRIX, way[0], way[1]) for d in MMA_TILES for way in _WAYS
-}
+_PRODUCTS |= {(d, a, b): products(LINEAR, d, STRIDED, STRIDED, MATRIX, a, b) for d in MMA_TILES for a, b in _WAYS}
+_TF32 = {(a, b): products(LINEAR, float32, STRIDED, STRIDED, MATRIX, a, b, tf32=True) for a, b in _WAYS}
 _SUMS = {d: LINEAR.kernel(f"spiral::column_sums<{NAMES[d]}>", "P", MATRIX.format, PRODUCT_FORMAT) for d in FLOATS}
 
 
@@ -58,10 +59,11 @@ def multiply(
     bias: DeviceArray | None = None,
     activation: str = "none",
     splits: int = 0,
+    tf32: bool = False,
 ) -> None:
     """y = activation(x w^T + bias) for x (..., M, K), w (..., N, K) and dense y (..., M, N) of one dtype.
 
-    Leading axes of x and w broadcast; any strides. Overwrites y.
+    With ``tf32`` float32 factors are rounded to it. Leading axes of x and w broadcast; any strides. Overwrites y.
     """  # fmt: skip
     size = x.dtype.itemsize
     if any(s % size or abs(s) // size > _LONGEST_STRIDE for a in (x, w) for s in a.strides[-2:]):
@@ -83,7 +85,8 @@ def multiply(
     x_along_k, a = strided(wide_x, lengths, x_steps)
     w_along_k, b = strided(wide_w, lengths, w_steps)
     to = (y.address, 0 if bias is None else bias.address, m, n, ACTIVATIONS[activation])
-    _PRODUCTS[as_dtype(y.dtype), x_along_k, w_along_k](y.memory, m, n, k, batch, a, b, to, splits)
+    found = _TF32[x_along_k, w_along_k] if tf32 else _PRODUCTS[as_dtype(y.dtype), x_along_k, w_along_k]
+    found(y.memory, m, n, k, batch, a, b, to, splits)
 
 
 def column_sums(x: DeviceArray, y: DeviceArray, splits: int = 0) -> None:
@@ -103,3 +106,72 @@ def column_sums(x: DeviceArray, y: DeviceArray, splits: int = 0) -> None:
     _SUMS[d](gpu, (across, splits, 1), (32, 8, 1), x.address, *to, *shape)
     if part is not None:
         of_dtype.finish(gpu, blocks(n), (THREADS, 1, 1), *shape, *to, splits)
+
+
+def in_tf32(fn: Callable[..., None]) -> Callable[..., None]:
+    """A launcher with float32 factors rounded to tf32."""
+    rounded = partial(fn, tf32=True)
+    rounded.__name__ = f"{fn.__name__}, in tf32"  # type: ignore[attr-defined]
+    return rounded
+
+
+# ---------------------------------------------------------------- the device's library
+LIBRARY_FROM = 1 << 22
+"""Multiplications from which a library is asked. Below, a launch costs as much as the product; unverified on a GPU."""
+LIBRARY_TEXT = "takes rows or columns in one stretch and 2**22 multiplications or more, on a device with a BLAS library"
+_RELU = {d.numpy: LINEAR.kernel(f"spiral::relu_in_place<{NAMES[d]}>", "P", "q") for d in FLOATS}
+
+
+def _by_columns(x: DeviceArray) -> tuple[bool, tuple[int, int, int]] | None:
+    """x (rows, k) or (batch, rows, k) as BLAS sees it, by columns: whether as its transpose; address, elements from
+    column to column and from matrix to matrix. None where it cannot.
+    """
+    size = x.dtype.itemsize
+    row, k = (s // size for s in x.strides[-2:])
+    rows, ks = x.shape[-2:]
+    step = x.strides[0] // size if x.ndim == 3 else 0
+    if k == 1 and ks <= row <= _LONGEST_STRIDE:
+        return True, (x.address, row, step)
+    if row == 1 and rows <= k <= _LONGEST_STRIDE:
+        return False, (x.address, k, step)
+    return None
+
+
+def library_takes(x: DeviceArray, w: DeviceArray) -> bool:
+    """Whether x (M, K) or (B, M, K) times w^T, for w (N, K) or (B, N, K), goes to the library of x's device."""
+    if x.size * w.shape[-2] < LIBRARY_FROM or x.dtype != w.dtype or x.ndim > 3 or w.ndim > 3:
+        return False
+    if (x.ndim == 3) != (w.ndim == 3) or (x.ndim == 3 and x.shape[0] != w.shape[0]):
+        return False
+    if getattr(x.memory, "blas", None) is None:
+        return False
+    return _by_columns(x) is not None and _by_columns(w) is not None
+
+
+def library_multiply(
+    x: DeviceArray,
+    w: DeviceArray,
+    y: DeviceArray,
+    bias: DeviceArray | None = None,
+    activation: str = "none",
+    add: bool = False,
+    tf32: bool = False,
+) -> None:
+    """`multiply` by the library; `library_takes` must have said yes. The bias is where the sums begin: one rounding.
+
+    With ``add`` to what y holds. y may be float32 where x and w have a 16-bit type.
+    """
+    gpu, size = y.memory, y.dtype.itemsize
+    if bias is not None:
+        copy_into(bias.broadcast_to(y.shape), y)
+    m, n = y.shape[-2:]
+    of_x, of_w = _by_columns(x), _by_columns(w)
+    assert of_x is not None and of_w is not None
+    # by columns y is its transpose (N, M): w times x^T
+    batch, step = (y.shape[0], y.strides[0] // size) if y.ndim == 3 else (1, 0)
+    ways = of_w[0], not of_x[0]
+    add = add or bias is not None
+    lengths, to = (n, m, x.shape[-1]), (y.address, n, step)
+    gpu.blas.gemm(x.dtype, ways, lengths, of_w[1], of_x[1], to, batch, add, y.dtype, tf32)
+    if activation == "relu":
+        _RELU[y.dtype](gpu, blocks(y.size, 4 * THREADS), (THREADS, 1, 1), y.address, y.size)

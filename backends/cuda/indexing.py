@@ -10,12 +10,12 @@ import numpy as np
 from spiral.backend import ANY, Cap, Kernel
 from spiral.backends.cuda.arrays import AXES, BITS, THREADS, blocks, cast, copy_into, dense, layout_format
 from spiral.backends.cuda.launching import Source
-from spiral.backends.cuda.positions import has_arrays, places
 from spiral.backends.cuda.units import UNITS, laid_out, product
 from spiral.device_array import DeviceArray, contiguous_strides
 from spiral.dtype import as_dtype, int64
 from spiral.errors import KernelError
 from spiral.gpu.faults import faults
+from spiral.gpu.positions import has_arrays, places
 
 _SOURCE = Source("indexing.cu")
 _INDEX = {np.dtype(np.int32): "int", np.dtype(np.int64): "spiral::i64"}

@@ -1,9 +1,9 @@
 """CUDA C++ kernels as Python callables.
 
-    norm = Source("norm.cu")
-    rms_norm = {d: norm.kernel(f"spiral::rms_norm<{T[d]}>", "P", "P", "P", "P", "q", "i", "f") for d in T}
+    random = Source("random.cu")
+    dropout = {d: random.kernel(f"spiral::dropout<{T[d]}>", *"PPIIdQQQ") for d in T}
 
-    rms_norm[d](gpu, (rows, 1, 1), (256, 1, 1), x.address, weight.address, y.address, rstd.address, rows, n, eps)
+    dropout[d](gpu, (blocks, 1, 1), (256, 1, 1), x.address, y.address, n, edge, scale, seed, stream, first)
 
 A kernel is compiled at its first launch on a device; after that a call packs its values and launches.
 """
@@ -47,6 +47,18 @@ class CudaKernel:
         self.source = source
         self.name = name
         self.params = Params(*formats)
+
+    def prepare(self, gpu: Driver) -> None:
+        """Compiles it for a device, where that has not been done.
+
+        An op that overwrites its inputs prepares what it launches before the first launch: a kernel that cannot be
+        built then leaves them as they were, and another may do the work.
+
+        Raises:
+            KernelBuildError: it cannot be built.
+        """
+        if self not in gpu.functions:
+            gpu.functions[self] = gpu.compile(self.source.wanted(), self.name)
 
     def __call__(
         self, gpu: Driver, grid: tuple[int, int, int], block: tuple[int, int, int], *values: Any, shared: int = 0

@@ -8,7 +8,7 @@ from typing import Any
 from spiral.backend import Cap, Kernel
 from spiral.backends.cuda.arrays import NAMES, THREADS, cast, dense
 from spiral.backends.cuda.launching import CudaKernel, Source
-from spiral.backends.cuda.rows import BLOCKS, power, row_grid
+from spiral.backends.cuda.rows import row_grid, shared_row_grid
 from spiral.device_array import DeviceArray
 from spiral.dtype import ALL, FLOATS, as_dtype, float32, float64, int32, int64
 
@@ -24,11 +24,27 @@ _TOTAL = _kernels("cross_entropy_total", *"PPPPqiqi")
 _GRAD = _kernels("cross_entropy_grad", *"PPPPPPqqiiiiqdd")
 
 
-def _targets(targets: DeviceArray) -> tuple[DeviceArray, int]:
+def integer_targets(targets: DeviceArray) -> tuple[DeviceArray, int]:
     """Targets as the kernels take them, and whether they are int32."""
     if targets.dtype == int32.numpy:
         return dense(targets), 1
     return dense(cast(targets, int64)), 0
+
+
+def reduce_losses(
+    losses: DeviceArray, targets: DeviceArray, small: int, ignore: int, reduction: str, loss: DeviceArray
+) -> None:
+    """loss = sum of the rows' losses, in the wide type, or their mean over the targets that count."""
+    values = (losses.address, targets.address, loss.address, 0, targets.size, small, ignore, int(reduction == "mean"))
+    _TOTAL[loss.dtype](loss.memory, (1, 1, 1), (1024, 1, 1), *values)
+
+
+def count_targets(targets: DeviceArray, small: int, ignore: int) -> DeviceArray:
+    """How many targets count, as int64 (1,)."""
+    counted = DeviceArray.empty(targets.memory, (1,), int64.numpy)
+    values = (0, targets.address, 0, counted.address, targets.size, small, ignore, 1)
+    _TOTAL[float32.numpy](targets.memory, (1, 1, 1), (1024, 1, 1), *values)
+    return counted
 
 
 def _full(saved: DeviceArray, x: DeviceArray) -> int:
@@ -40,7 +56,7 @@ def _cross_entropy(
     logits: DeviceArray, targets: DeviceArray, ignore_index: int, label_smoothing: float, z_loss: float, reduction: str,
     loss: DeviceArray, lse: DeviceArray,
 ) -> None:  # fmt: skip
-    x, (t, small) = dense(logits), _targets(targets)
+    x, (t, small) = dense(logits), integer_targets(targets)
     rows, n = x.shape
     gpu = x.memory
     losses = None
@@ -55,8 +71,7 @@ def _cross_entropy(
             ignore_index, label_smoothing, z_loss,
         )  # fmt: skip
     if losses is not None:
-        mean = int(reduction == "mean")
-        _TOTAL[x.dtype](gpu, (1, 1, 1), (1024, 1, 1), a, t.address, loss.address, 0, rows, small, ignore_index, mean)
+        reduce_losses(losses, t, small, ignore_index, reduction, loss)
 
 
 def _cross_entropy_grad(
@@ -64,24 +79,16 @@ def _cross_entropy_grad(
     label_smoothing: float, z_loss: float, reduction: str, dlogits: DeviceArray,
 ) -> None:  # fmt: skip
     """``dlogits`` may have the memory of ``logits``, which is then overwritten."""
-    x, (t, small) = dense(logits), _targets(targets)
+    x, (t, small) = dense(logits), integer_targets(targets)
     rows, n = x.shape
     if not x.size:
         return
     gpu = x.memory
     g, lse = dense(cast(g, as_dtype(x.dtype))), dense(lse)
-    counted = None
-    if reduction == "mean":
-        counted = DeviceArray.empty(gpu, (1,), int64.numpy)
-        total = _TOTAL[x.dtype]
-        total(gpu, (1, 1, 1), (1024, 1, 1), 0, t.address, 0, counted.address, rows, small, ignore_index, 1)
-    packs = -(-n * x.itemsize // 16)
-    group = power(-(-packs // 4))
-    group = group if group <= 32 else THREADS
-    grid = -(-rows * group // THREADS)
-    shares = max(1, min(packs // (4 * THREADS), BLOCKS // grid)) if group == THREADS else 1
+    counted = count_targets(t, small, ignore_index) if reduction == "mean" else None
+    group, grid = shared_row_grid(rows, n, x.itemsize)
     _GRAD[x.dtype](
-        gpu, (grid, shares, 1), (THREADS, 1, 1), g.address, x.address, t.address, lse.address, dlogits.address,
+        gpu, grid, (THREADS, 1, 1), g.address, x.address, t.address, lse.address, dlogits.address,
         0 if counted is None else counted.address, rows, n, group, small, _full(lse, x), int(reduction == "none"),
         ignore_index, label_smoothing, z_loss,
     )  # fmt: skip

@@ -9,9 +9,9 @@ from typing import Any
 from spiral.backend import Cap, Kernel
 from spiral.backends.cuda.arrays import THREADS, copy_into, dense
 from spiral.backends.cuda.launching import CudaKernel, Source
-from spiral.backends.cuda.spans import Row, spans
 from spiral.device_array import DeviceArray
 from spiral.dtype import FLOATS, float64
+from spiral.gpu.spans import in_stretches, spans
 
 _SOURCE = Source("optim.cu")
 _BLOCK = (THREADS, 1, 1)
@@ -41,16 +41,7 @@ def _update(step: str, written: int, lists: Sequence[Any], settings: tuple[Any, 
         lists: tensors by parameter; where one is None the parameter is left alone.
         settings: the structure's members.
     """
-    rows: list[Row] = []
-    back: list[tuple[DeviceArray, DeviceArray]] = []
-    for row in zip(*lists, strict=True):
-        if any(x is None for x in row) or not row[0].size:
-            continue
-        lying = tuple([dense(x) for x in row])
-        back += [
-            (new, x) for k, (new, x) in enumerate(zip(lying, row, strict=True)) if written >> k & 1 and new is not x
-        ]
-        rows.append(lying)
+    rows, back = in_stretches(lists, written, dense)
     if not rows:
         return
     gpu = rows[0][0].memory

@@ -66,9 +66,23 @@ class Products:
             a, b, y: values of the operands' and the destination's structures.
             splits: of k; 0 chooses.
         """  # fmt: skip
-        if not m * n * batch:
-            return
-        tile = self._tile(gpu, m, n, batch)
+        if m * n * batch:
+            self.launch(gpu, self.tile(gpu, m, n, batch), m, n, k, batch, a, b, y, splits)
+
+    def launch(
+        self,
+        gpu: Driver,
+        tile: Tile,
+        m: int,
+        n: int,
+        k: int,
+        batch: int,
+        a: Sequence[Any],
+        b: Sequence[Any],
+        y: Sequence[Any],
+        splits: int = 0,
+    ) -> None:
+        """The same with a tile of `tile`'s choice."""
         tiles_m, tiles_n = -(-m // tile.m), -(-n // tile.n)
         count = tiles_m * tiles_n * batch
         splits = splits or _splits(gpu, count, k)
@@ -81,7 +95,7 @@ class Products:
         if part is not None:
             self.finish(gpu, blocks(m * n * batch), (THREADS, 1, 1), *shape, *y, splits)
 
-    def _tile(self, gpu: Driver, m: int, n: int, batch: int) -> Tile:
+    def tile(self, gpu: Driver, m: int, n: int, batch: int) -> Tile:
         """The largest tile of which there are enough to fill the device, else the smallest."""
         tile = None
         for tile in self.kernels:
@@ -109,6 +123,13 @@ MMA_TILES: dict[DType, tuple[Tile, ...]] = {
     for d in (float16, bfloat16)
 }
 """Tiles of the tensor cores."""
+TF32_TILES: dict[DType, tuple[Tile, ...]] = {
+    float32: (
+        Tile("spiral::LargeTf32", 128, 128, 32, 256, 3 * 128 * 272),
+        Tile("spiral::SmallTf32", 64, 64, 32, 128, 3 * 128 * 144),
+    )
+}
+"""The same for float32 that is rounded to tf32."""
 
 
 @dataclass(frozen=True)
@@ -133,17 +154,24 @@ def products(
     a_along_k: bool = True,
     b_along_k: bool = True,
     tiles: Mapping[DType, tuple[Tile, ...]] = SIMT_TILES,
+    to: DType | None = None,
+    tf32: bool = False,
 ) -> Products:
-    """The kernels for operands and results of a dtype; 16-bit ones lie in shared memory along k or along rows."""
-    kinds = ", ".join(kind.of(d) for kind in (a, b, y))
+    """The kernels for operands of a dtype and results of it, or of ``to``.
+
+    Operands of tensor cores, 16-bit ones and with ``tf32`` float32, lie in shared memory along k or along rows.
+    """
+    to = to or d
+    kinds = ", ".join((a.of(d), b.of(d), y.of(to)))
     formats = (a.format, b.format, y.format, PRODUCT_FORMAT)
-    if d in MMA_TILES:
+    mma = TF32_TILES if tf32 else MMA_TILES
+    if d in mma:
         ways = f"{a_along_k}, {b_along_k}".lower()
-        kernels = {t: source.kernel(f"spiral::mma_product<{t.name}, {kinds}, {ways}>", *formats) for t in MMA_TILES[d]}
+        kernels = {t: source.kernel(f"spiral::mma_product<{t.name}, {kinds}, {ways}>", *formats) for t in mma[d]}
     else:
         kernels = {t: source.kernel(f"spiral::product<{t.name}, {kinds}>", *formats) for t in tiles[d]}
     wide = float32 if d in MMA_TILES else d
-    name = f"spiral::finish<{NAMES[wide]}, {y.of(d)}>"
+    name = f"spiral::finish<{NAMES[wide]}, {y.of(to)}>"
     return Products(kernels, source.kernel(name, PRODUCT_FORMAT, y.format, "i"), wide.numpy)
 
 

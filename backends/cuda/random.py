@@ -16,8 +16,11 @@ _DROPOUT = {d.numpy: _SOURCE.kernel(f"spiral::dropout<{t}>", *"PPIIdQQQ") for d,
 
 
 def _dropout(x: DeviceArray, p: float, seed: int, stream: int, y: DeviceArray) -> None:
+    edge, scale = int(p * 2.0**32 + 0.5), 1.0 / (1.0 - p)
+    if edge == 2**32:  # no word reaches it
+        y.memory.fill(y.address, 0, y.nbytes)
+        return
     x = dense(cast(x, as_dtype(y.dtype)))
-    edge, scale = min(int(p * 2.0**32 + 0.5), 2**32 - 1), 1.0 / (1.0 - p)
     kernel, size = _DROPOUT[y.dtype], y.dtype.itemsize
     per_block = THREADS * ROUNDS * (8 if size < 4 else 4)
     for first in range(0, y.size, LIMIT // 2):

@@ -20,7 +20,7 @@ _SOURCE = Source("sort.cu")
 _TILES = ((64, 4), (256, 8))  # threads and elements a thread: rows up to 256, and up to 2048 or tiles of longer ones
 _TILE = {
     (d.numpy, threads): _SOURCE.kernel(
-        f"spiral::sort_tile<{NAMES[d]}, {threads}, {items}>", "P", "P", "P", "P", "P", "q", "q", "q", "i"
+        f"spiral::sort_tile<{NAMES[d]}, {threads}, {items}>", "P", "P", "P", "P", "P", "q", "q", "q", "q", "i"
     )
     for d in ALL for threads, items in _TILES
 }  # fmt: skip
@@ -32,6 +32,7 @@ _SEARCH = {d.numpy: _SOURCE.kernel(f"spiral::search<{NAMES[d]}>", "P", "P", "P",
 _ARRAYS = Cap(ANY.dtypes, ANY.integers)
 LONGEST = 2**31 - 1
 LARGE = 2048
+_FEW = 256  # of so many a tile of 2048 leaves out the most
 
 _UINT32, _UINT64 = np.dtype(np.uint32), np.dtype(np.uint64)
 
@@ -48,10 +49,23 @@ def sort_pairs(x: DeviceArray, descending: bool = False) -> tuple[DeviceArray, D
     if not x.size:
         return key, order
     threads, items = _TILES[n > 256]
-    tiles = -(-n // (threads * items))
+    width = threads * items
+    tiles = -(-n // width)
     grid = (rows * tiles, 1, 1)
     _TILE[x.dtype, threads](
-        gpu, grid, (threads, 1, 1), x.address, 0, 0, key.address, order.address, n, n, tiles, int(descending)
+        gpu,
+        grid,
+        (threads, 1, 1),
+        x.address,
+        0,
+        0,
+        key.address,
+        order.address,
+        n,
+        threads * items,
+        tiles,
+        n,
+        int(descending),
     )
     width = threads * items
     if width < n:
@@ -65,6 +79,31 @@ def sort_pairs(x: DeviceArray, descending: bool = False) -> tuple[DeviceArray, D
     return key, order
 
 
+def _first_of_tiles(x: DeviceArray, kept: int, descending: bool) -> DeviceArray:
+    """Where the first elements in order of each row are (uint32): those of each tile, then the first of these."""
+    rows, n = x.shape
+    gpu = x.memory
+    order: DeviceArray | None = None  # where in the row each candidate is
+    threads, items = _TILES[1]
+    while True:
+        tiles = -(-n // (threads * items))
+        shape = (rows, tiles * kept)
+        key, place = DeviceArray.empty(gpu, shape, _key_type(x.dtype)), DeviceArray.empty(gpu, shape, _UINT32)
+        _TILE[x.dtype, threads](
+            gpu, (rows * tiles, 1, 1), (threads, 1, 1), x.address, 0, 0, key.address, place.address, n, kept, tiles,
+            tiles * kept, int(descending),
+        )  # fmt: skip
+        if order is not None:
+            candidates = DeviceArray.empty(gpu, shape, _UINT32)
+            index = (place.address, place.strides, np.dtype(np.int32))
+            done = gather(shape, (order.address, (order.strides[0], 0)), index, candidates, n, 4, 0, 0, 4)
+            assert done  # two axes
+            place = candidates
+        if tiles == 1:
+            return place
+        order, x, n, descending = place, key, tiles * kept, False  # keys are in order already
+
+
 def _sort_rows(
     x: DeviceArray, kept: int, descending: bool, y: DeviceArray | None, position: DeviceArray | None
 ) -> None:
@@ -75,11 +114,14 @@ def _sort_rows(
         threads = _TILES[n > 256][0]
         _TILE[x.dtype, threads](
             gpu, (rows, 1, 1), (threads, 1, 1), x.address, y.address if y else 0, position.address if position else 0,
-            0, 0, n, kept, 1, int(descending),
+            0, 0, n, kept, 1, 0, int(descending),
         )  # fmt: skip
         return
-    _, order = sort_pairs(x, descending)
-    first = order[:, :kept]
+    if kept <= _FEW:
+        first = _first_of_tiles(x, kept, descending)
+    else:
+        _, order = sort_pairs(x, descending)
+        first = order[:, :kept]
     if position is not None:
         cast_into(first, position)
     if y is not None:

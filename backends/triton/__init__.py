@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import re
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -45,10 +46,12 @@ class TritonBackend:
         except Exception as error:  # a broken installation is a reason, not a crash
             return Unavailable(f"triton cannot be imported: {type(error).__name__}: {error}", "install it again")
         first, last = SUPPORTED
-        if not first <= tuple(int(p) for p in triton.__version__.split(".")[:2]) <= last:
+        version = re.match(r"(\d+)\.(\d+)", getattr(triton, "__version__", ""))
+        if version is None or not first <= (int(version[1]), int(version[2])) <= last:
             low, high = [".".join(map(str, v)) for v in SUPPORTED]
             return Unavailable(
-                f"triton {triton.__version__} is not one of {low} to {high}", f"pip install 'triton=={high}.*'"
+                f"triton {getattr(triton, '__version__', 'of no version')} is not one of {low} to {high}",
+                f"pip install 'triton=={high}.*'",
             )
         interpreted = bool(triton.knobs.runtime.interpret)
         usable = [d for d in devices if d.facts.get("on_processor", False) == interpreted]

@@ -26,7 +26,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.interpreter import InterpretedFunction
 
-from spiral.errors import KernelError
+from spiral.errors import KernelBuildError, KernelError
 
 HIDDEN = 2
 """Addresses that Triton adds to a kernel's parameters: global scratch, then profile scratch."""
@@ -80,7 +80,7 @@ def compile_kernel(
         options: how.
 
     Raises:
-        KernelError: Triton refuses the function, or the result wants something of its launch that we do not do.
+        KernelBuildError: Triton refuses the function, or the result wants something of its launch that we do not do.
     """
     if is_interpreted(fn):
         raise KernelError(f"{fn.__name__}: cannot be compiled where TRITON_INTERPRET=1 was set when it was decorated.")
@@ -97,7 +97,7 @@ def compile_kernel(
             ASTSource(fn, signature, dict(constants), attributes), target=GPUTarget("cuda", cc, 32), options=wanted
         )
     except Exception as error:  # Triton raises errors of its own, RuntimeError, AssertionError, ValueError ...
-        raise KernelError(
+        raise KernelBuildError(
             f"{fn.__name__}: Triton {triton.__version__} cannot compile it for sm_{cc}:\n{error}"
         ) from error
     metadata = kernel.metadata
@@ -114,18 +114,22 @@ def _check_launch(name: str, metadata: Any) -> None:
     for what, default in (("num_ctas", 1), ("launch_pdl", False), ("launch_cooperative_grid", False)):
         value = getattr(metadata, what)
         if value != default:
-            raise KernelError(f"{name}: launches with {what} = {default!r} only; it was compiled with {value!r}.")
+            raise KernelBuildError(f"{name}: launches with {what} = {default!r} only; it was compiled with {value!r}.")
     if metadata.profile_scratch_size:
-        raise KernelError(f"{name}: is compiled for a profiler (profile scratch); switch Triton's instrumentation off.")
+        raise KernelBuildError(
+            f"{name}: is compiled for a profiler (profile scratch); switch Triton's instrumentation off."
+        )
     if metadata.tensordesc_meta:
-        raise KernelError(f"{name}: takes tensor descriptors, which are not supported; pass addresses and strides.")
+        raise KernelBuildError(
+            f"{name}: takes tensor descriptors, which are not supported; pass addresses and strides."
+        )
 
 
 def _check_parameters(name: str, ptx: str, expected: int) -> None:
     entry = re.search(rf"\.entry {re.escape(name)}\(([^)]*)\)", ptx)
     received = -1 if entry is None else entry.group(1).count(".param")
     if received != expected:
-        raise KernelError(
+        raise KernelBuildError(
             f"{name}: expected {expected} parameters, {HIDDEN} of them hidden, in what Triton {triton.__version__} "
             f"compiled; received {received}. Is instrumentation (TRITON_INSTRUMENTATION_MODE) on?"
         )
@@ -135,7 +139,7 @@ def _scratch(metadata: Any) -> int:
     """Bytes per block, so that every block's part stays aligned (our allocations are aligned to 256)."""
     size, align = int(metadata.global_scratch_size), int(metadata.global_scratch_align)
     if size and align > 256:
-        raise KernelError(f"{metadata.name}: global scratch is aligned to 256 bytes at most; it wants {align}.")
+        raise KernelBuildError(f"{metadata.name}: global scratch is aligned to 256 bytes at most; it wants {align}.")
     return size
 
 

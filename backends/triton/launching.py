@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from spiral.backends.triton import adapter, interpreter
-from spiral.errors import KernelError
+from spiral.errors import KernelBuildError, KernelError
 from spiral.gpu import Driver
 from spiral.gpu.params import Params
 
@@ -38,7 +38,7 @@ class Variant:
     def __init__(self, gpu: Driver, compiled: adapter.Compiled) -> None:
         most = gpu.facts.shared_memory
         if compiled.shared > most:
-            raise KernelError(
+            raise KernelBuildError(
                 f"{compiled.name}: wants {compiled.shared} bytes of shared memory for a block; "
                 f"{gpu.facts.name} has {most}."
             )
@@ -108,8 +108,8 @@ class TritonKernel:
         self.divisible = frozenset(divisible) | {n for n, kind in self.params.items() if kind.startswith("*")}
         self._tested = tuple([i for i, n in enumerate(names) if n in self.divisible])
         self._here = Params(*[self._format(n, kind) for n, kind in self.params.items()], *["P"] * adapter.HIDDEN).here
-        values = [f"{k}={getattr(v, '__name__', v)}" for k, v in self.constants.items()]
-        kinds = ",".join([*self.params.values(), *values])
+        fixed = [f"{k}={getattr(v, '__name__', v)}" for k, v in self.constants.items()]
+        kinds = ",".join([*self.params.values(), *fixed])
         more = "" if fp_fusion else ",no fusion"
         more += f",maxnreg={maxnreg}" if maxnreg else ""
         self.name = f"{fn.__name__}<{kinds},warps={num_warps},stages={num_stages}{more}>"
@@ -133,7 +133,7 @@ class TritonKernel:
             values: addresses and numbers, in the order of ``params``.
 
         Raises:
-            KernelError: it cannot be compiled or loaded.
+            KernelBuildError: it cannot be compiled or loaded.
             struct.error: too many or too few values, or one that its type does not hold.
             IndexError: far too few values.
         """
@@ -142,7 +142,8 @@ class TritonKernel:
         except KeyError:
             variants = self._prepare(gpu)
         if variants is None:
-            return interpreter.run(self.fn, self.params, self.constants, grid, values)
+            self._interpret(gpu, grid, values)
+            return
         bits = 0
         for i in self._tested:
             bits |= values[i]
@@ -152,6 +153,13 @@ class TritonKernel:
         here = self._here
         here.write(*values, variant.scratch_for(gpu, grid) if variant.scratch_size else 0, 0)
         gpu.launch(variant.function, grid, variant.block, variant.shared, here.address)
+
+    def _interpret(self, gpu: Driver, grid: tuple[int, int, int], values: tuple[Any, ...]) -> None:
+        """Runs it on host memory, now or whenever the graph is launched that the driver is making."""
+        keep = getattr(gpu, "keep", None)
+        call = (self.fn, self.params, self.constants, grid, values)
+        if keep is None or not keep(interpreter.run, *call):
+            interpreter.run(*call)
 
     def _prepare(self, gpu: Driver) -> list[Variant | None] | None:
         """Room for the two variants, compiled when they are needed; None where the interpreter runs."""

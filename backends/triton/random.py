@@ -28,8 +28,11 @@ _LOW = 2**32 - 1
 
 
 def _dropout(x: DeviceArray, p: float, seed: int, stream: int, y: DeviceArray) -> None:
+    edge, scale = int(p * 2.0**32 + 0.5), 1.0 / (1.0 - p)
+    if edge > _LOW:  # no word reaches it
+        y.memory.fill(y.address, 0, y.nbytes)
+        return
     x = dense(cast(x, as_dtype(y.dtype)))
-    edge, scale = min(int(p * 2.0**32 + 0.5), _LOW), 1.0 / (1.0 - p)
     if y.dtype != float64.numpy:
         scale = ctypes.c_float(scale).value
     words = (seed & _LOW, seed >> 32 & _LOW, stream & _LOW, stream >> 32 & _LOW)

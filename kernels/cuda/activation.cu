@@ -2,54 +2,25 @@
 //
 // Element by element. Bytes moved per element of s bytes: 2 s for f(x), 3 s for its gradient and for f(a) * b, 5 s for the
 // two gradients of that. Precise exp, erfc and tanh (at most 4 ulp in float), so some 20 (SiLU) to 60 (GELU by erfc)
-// operations. GELU (Hendrycks & Gimpel 2016) is x Phi(x), Phi(x) = erfc(-x / sqrt 2) / 2, which keeps its digits for
-// negative x; or x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3), the same as x / 2 (1 + tanh u).
+// operations.
+#include "activation.cuh"
 #include "elementwise.cuh"
 
 namespace spiral {
-template <class A>
-__device__ inline A logistic(A x) { return 1 / (1 + exp(-x)); }
-template <class A>
-__device__ inline A normal_below(A x) { return (A)0.5 * erfc(x * (A)-0.70710678118654752440); }
-template <class A>
-__device__ inline A two_u(A x) { return x * ((A)0.07135481627159 * x * x + (A)1.59576912160573); }
-
 SPIRAL_UNARY(Sigmoid, logistic(x))
 SPIRAL_UNARY(Relu, x < 0 ? (A)0 : x)  // this way round keeps NaN
-SPIRAL_UNARY(Silu, x * logistic(x))
-SPIRAL_UNARY(Gelu, x * normal_below(x))
-SPIRAL_UNARY(GeluTanh, x * logistic(two_u(x)))
 
-// of a gradient and the activation's result (Relu) or argument
-struct ReluGrad {
-  template <class A>
-  static __device__ A of(A g, A y) { return y > 0 ? g : (A)0; }
-};
-struct SiluGrad {
-  template <class A>
-  static __device__ A of(A g, A x) {
-    const A s = logistic(x);
-    return g * s * (1 + x * (1 - s));
-  }
-};
-struct GeluGrad {
-  template <class A>
-  static __device__ A of(A g, A x) {
-    return g * (normal_below(x) + x * (A)0.39894228040143267794 * exp((A)-0.5 * x * x));
-  }
-};
-struct GeluTanhGrad {
-  template <class A>
-  static __device__ A of(A g, A x) {
-    const A s = logistic(two_u(x)), z = x * x;
-    return g * (s + s * (1 - s) * x * ((A)0.21406444881477 * z + (A)1.59576912160573));
-  }
-};
-SPIRAL_BINARY(Swiglu, x * logistic(x) * y)  // of a and b
+// of a gradient and relu's result
+SPIRAL_BINARY(ReluGrad, y > 0 ? x : (A)0)
+// of a gradient and the function's argument
+template <class F>
+SPIRAL_BINARY(Gradient, x * F::slope(y))
+template <class F>
+SPIRAL_BINARY(Gated, F::of(x) * y)
 
-// da = g * b * silu'(a), db = g * silu(a), n elements; operands g, a, b of the layout. Overwrites da and db.
-template <class T>
-__global__ void swiglu_grad(
+// da = g * b * F'(a), db = g * F(a), n elements; operands g, a, b of the layout. Overwrites da and db.
+template <class F, class T>
+__global__ void gated_grad(
     const T* g, const T* a, const T* b, T* da, T* db, u32 n, const __grid_constant__ Layout<3> l) {
   constexpr int N = run_length<T, T>();
   typedef Arithmetic<T> A;
@@ -65,9 +36,9 @@ __global__ void swiglu_grad(
     Run<T, N> r, q;
 #pragma unroll
     for (int j = 0; j < N; j++) {
-      const A gj = up(v[k][0].at[j]), aj = up(v[k][1].at[j]), bj = up(v[k][2].at[j]), s = logistic(aj);
-      r.at[j] = down<T>(gj * bj * s * (1 + aj * (1 - s)));
-      q.at[j] = down<T>(gj * aj * s);
+      const A gj = up(v[k][0].at[j]), aj = up(v[k][1].at[j]), bj = up(v[k][2].at[j]);
+      r.at[j] = down<T>(gj * bj * F::slope(aj));
+      q.at[j] = down<T>(gj * F::of(aj));
     }
     store_run<N>(da + i, r, n - i);
     store_run<N>(db + i, q, n - i);

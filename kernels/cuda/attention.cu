@@ -3,24 +3,25 @@
 #include "attention.cuh"
 
 namespace spiral {
-// One block per 16 TM queries of a head, the last first, which see most where attention is causal; grid x = B * H *
-// ceil(T / (16 TM)). q (B, H, T, D), k and v (B, H / groups, S, D); y (B, H, T, D) and lse (B, H, T) dense, overwritten.
-// Dynamic shared memory: 2 tiles and the scores. 4 D operations for each pair that sees each other; reads k and v
-// T / (16 TM) times.
+// One block per 16 TM queries of a head; shapes and grid as in AttentionShape. y and lse are overwritten. Dynamic shared
+// memory: 2 tiles and the scores. 4 D operations for each pair that sees each other; reads k and v T / (16 TM) times.
 template <class Tiles>
 __global__ void __launch_bounds__(256, 1)
 attention(Heads<typename Tiles::T> q, Heads<typename Tiles::T> k, Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask,
-          typename Tiles::T* y, typename Tiles::T* lse, AttentionShape shape) {
+          typename Tiles::T* y, typename Tiles::W* lse, AttentionShape shape) {
   typedef typename Tiles::T T;
   typedef typename Tiles::W W;
   constexpr int B = Tiles::B, TM = Tiles::TM;
   W *const tile_q = dynamic_shared<W>(), *const tile_kv = tile_q + Tiles::TILE, *const p = tile_kv + Tiles::TILE;
-  const int blocks = (shape.t + B - 1) / B, bh = blockIdx.x / blocks, batch = bh / shape.heads, head = bh % shape.heads;
-  const int first = (blocks - 1 - (int)(blockIdx.x % blocks)) * B, kv_head = head / shape.groups;
+  AttentionBlock here;
+  if (!shape.find(here, B, false)) return;
+  const int batch = here.batch, head = here.head, first = here.first, kv_head = head / shape.groups;
+  const i64 row0 = here.row + head * here.rows;
   const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
-  const T *const keys = k.p + batch * k.b + kv_head * k.h, *const values = v.p + batch * v.b + kv_head * v.h;
+  const T* const keys = k.p + batch * k.b + kv_head * k.h + here.token * k.t;
+  const T* const values = v.p + batch * v.b + kv_head * v.h + here.token * v.t;
   const W none = minus_infinity(), scale = (W)shape.scale;
-  Tiles::load(tile_q, q.p + batch * q.b + head * q.h, q.t, first, shape.t, shape.d);
+  Tiles::load(tile_q, q.p + batch * q.b + head * q.h + here.token * q.t, q.t, first, shape.t, shape.d);
   W acc[TM][Tiles::C] = {}, top[TM], total[TM];
 #pragma unroll
   for (int i = 0; i < TM; i++) top[i] = none, total[i] = 0;
@@ -63,10 +64,10 @@ attention(Heads<typename Tiles::T> q, Heads<typename Tiles::T> k, Heads<typename
     total[i] = reduce16<Add>(total[i]);
     const int row = first + ty + 16 * i;
     if (tx == 0 && row < shape.t)
-      lse[(i64)bh * shape.t + row] = down<T>(total[i] == 0 ? none : (W)log(total[i]) + top[i]);
+      lse[row0 + row] = total[i] == 0 ? none : (W)log(total[i]) + top[i];
     total[i] = total[i] == 0 ? (W)0 : 1 / total[i];
   }
-  Tiles::store(y + (i64)bh * shape.t * shape.d, acc, total, first, shape.t, shape.d);
+  Tiles::store(y + here.out, here.stride, acc, total, first, shape.t, shape.d);
 }
 
 // delta (B * H * T) = sum over D of g * y, both (B, H, T, D); one warp per row, 8 rows per block. Overwrites delta.
@@ -90,38 +91,40 @@ __device__ inline void back(W& s, W& dp, bool sees, W lse, W delta) {
   dp = s == 0 ? (W)0 : s * (dp - delta);
 }
 
-// dq (B, H, T, D) dense, overwritten; one block per 16 TM queries as in `attention`. Dynamic shared memory: 4 tiles and
+// dq is overwritten; one block per 16 TM queries as in `attention`. Dynamic shared memory: 4 tiles and
 // the scores. 6 D operations for each pair that sees each other.
 template <class Tiles>
 __global__ void __launch_bounds__(256, 1)
 attention_dq(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<typename Tiles::T> k, Heads<typename Tiles::T> v,
-             Mask<typename Tiles::T> mask, const typename Tiles::T* lse, const typename Tiles::W* delta,
+             Mask<typename Tiles::T> mask, const typename Tiles::W* lse, const typename Tiles::W* delta,
              typename Tiles::T* dq, AttentionShape shape) {
   typedef typename Tiles::T T;
   typedef typename Tiles::W W;
   constexpr int B = Tiles::B, TM = Tiles::TM, TILE = Tiles::TILE;
   W *const tile_q = dynamic_shared<W>(), *const tile_g = tile_q + TILE, *const tile_k = tile_g + TILE;
   W *const tile_v = tile_k + TILE, *const p = tile_v + TILE;
-  const int blocks = (shape.t + B - 1) / B, bh = blockIdx.x / blocks, batch = bh / shape.heads, head = bh % shape.heads;
-  const int first = (blocks - 1 - (int)(blockIdx.x % blocks)) * B, kv_head = head / shape.groups;
+  AttentionBlock here;
+  if (!shape.find(here, B, false)) return;
+  const int batch = here.batch, head = here.head, first = here.first, kv_head = head / shape.groups;
+  const i64 row0 = here.row + head * here.rows;
   const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
   const W scale = (W)shape.scale;
-  Tiles::load(tile_q, q.p + batch * q.b + head * q.h, q.t, first, shape.t, shape.d);
-  Tiles::load(tile_g, g.p + batch * g.b + head * g.h, g.t, first, shape.t, shape.d);
+  Tiles::load(tile_q, q.p + batch * q.b + head * q.h + here.token * q.t, q.t, first, shape.t, shape.d);
+  Tiles::load(tile_g, g.p + batch * g.b + head * g.h + here.token * g.t, g.t, first, shape.t, shape.d);
   W acc[TM][Tiles::C] = {}, of_row[TM], sum[TM], factor[TM];
 #pragma unroll
   for (int i = 0; i < TM; i++) {
     const int row = first + ty + 16 * i;
-    of_row[i] = row < shape.t ? up(lse[(i64)bh * shape.t + row]) : (W)0;
-    sum[i] = row < shape.t ? delta[(i64)bh * shape.t + row] : (W)0;
+    of_row[i] = row < shape.t ? lse[row0 + row] : (W)0;
+    sum[i] = row < shape.t ? delta[row0 + row] : (W)0;
     factor[i] = scale;
   }
   int from, to;
   shape.keys(first, B, from, to);
   for (int s0 = from / B * B; s0 < to; s0 += B) {
     __syncthreads();
-    Tiles::load(tile_k, k.p + batch * k.b + kv_head * k.h, k.t, s0, shape.s, shape.d);
-    Tiles::load(tile_v, v.p + batch * v.b + kv_head * v.h, v.t, s0, shape.s, shape.d);
+    Tiles::load(tile_k, k.p + batch * k.b + kv_head * k.h + here.token * k.t, k.t, s0, shape.s, shape.d);
+    Tiles::load(tile_v, v.p + batch * v.b + kv_head * v.h + here.token * v.t, v.t, s0, shape.s, shape.d);
     __syncthreads();
     W s[TM][TM], dp[TM][TM];
     Tiles::scores(s, tile_q, tile_k, shape.d);
@@ -139,39 +142,40 @@ attention_dq(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<typen
     Tiles::put_scores(p, dp);
     Tiles::accumulate(acc, p, tile_k);
   }
-  Tiles::store(dq + (i64)bh * shape.t * shape.d, acc, factor, first, shape.t, shape.d);
+  Tiles::store(dq + here.out, here.stride, acc, factor, first, shape.t, shape.d);
 }
 
-// dk and dv (B, H / groups, S, D) dense, overwritten; one block per 16 TM keys of a key head, which goes through its
+// dk and dv are overwritten; one block per 16 TM keys of a key head, which goes through its
 // groups of query heads in order. Rows of tiles are keys, columns queries. Dynamic shared memory: 4 tiles and the scores.
 // 8 D operations for each pair that sees each other.
 template <class Tiles>
 __global__ void __launch_bounds__(256, 1)
 attention_dkv(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<typename Tiles::T> k,
-              Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask, const typename Tiles::T* lse,
+              Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask, const typename Tiles::W* lse,
               const typename Tiles::W* delta, typename Tiles::T* dk, typename Tiles::T* dv, AttentionShape shape) {
   typedef typename Tiles::T T;
   typedef typename Tiles::W W;
   constexpr int B = Tiles::B, TM = Tiles::TM, TILE = Tiles::TILE;
   W *const tile_q = dynamic_shared<W>(), *const tile_g = tile_q + TILE, *const tile_k = tile_g + TILE;
   W *const tile_v = tile_k + TILE, *const p = tile_v + TILE;
-  const int blocks = (shape.s + B - 1) / B, kv_heads = shape.heads / shape.groups, bh = blockIdx.x / blocks;
-  const int batch = bh / kv_heads, kv_head = bh % kv_heads, first = (int)(blockIdx.x % blocks) * B;
+  AttentionBlock here;
+  if (!shape.find(here, B, true)) return;
+  const int batch = here.batch, kv_head = here.head, first = here.first;
   const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
   const W scale = (W)shape.scale;
-  Tiles::load(tile_k, k.p + batch * k.b + kv_head * k.h, k.t, first, shape.s, shape.d);
-  Tiles::load(tile_v, v.p + batch * v.b + kv_head * v.h, v.t, first, shape.s, shape.d);
+  Tiles::load(tile_k, k.p + batch * k.b + kv_head * k.h + here.token * k.t, k.t, first, shape.s, shape.d);
+  Tiles::load(tile_v, v.p + batch * v.b + kv_head * v.h + here.token * v.t, v.t, first, shape.s, shape.d);
   W acc_k[TM][Tiles::C] = {}, acc_v[TM][Tiles::C] = {}, one[TM], factor[TM];
 #pragma unroll
   for (int i = 0; i < TM; i++) one[i] = 1, factor[i] = scale;
   int from, to;
   shape.queries(first, B, from, to);
   for (int head = kv_head * shape.groups; head < (kv_head + 1) * shape.groups; head++) {
-    const i64 rows = ((i64)batch * shape.heads + head) * shape.t;
+    const i64 rows = here.row + head * here.rows;
     for (int t0 = from / B * B; t0 < to; t0 += B) {
       __syncthreads();
-      Tiles::load(tile_q, q.p + batch * q.b + head * q.h, q.t, t0, shape.t, shape.d);
-      Tiles::load(tile_g, g.p + batch * g.b + head * g.h, g.t, t0, shape.t, shape.d);
+      Tiles::load(tile_q, q.p + batch * q.b + head * q.h + here.token * q.t, q.t, t0, shape.t, shape.d);
+      Tiles::load(tile_g, g.p + batch * g.b + head * g.h + here.token * g.t, g.t, t0, shape.t, shape.d);
       __syncthreads();
       W s[TM][TM], dp[TM][TM];
       Tiles::scores(s, tile_k, tile_q, shape.d);
@@ -179,7 +183,8 @@ attention_dkv(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<type
 #pragma unroll
       for (int j = 0; j < TM; j++) {
         const int row = t0 + tx + 16 * j;
-        const W of_row = row < shape.t ? up(lse[rows + row]) : (W)0, sum = row < shape.t ? delta[rows + row] : (W)0;
+        const W of_row = row < shape.t ? lse[rows + row] : (W)0;
+        const W sum = row < shape.t ? delta[rows + row] : (W)0;
 #pragma unroll
         for (int i = 0; i < TM; i++) {
           const int key = first + ty + 16 * i;
@@ -195,8 +200,7 @@ attention_dkv(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<type
       Tiles::accumulate(acc_k, p, tile_q);
     }
   }
-  const i64 offset = (i64)bh * shape.s * shape.d;
-  Tiles::store(dk + offset, acc_k, factor, first, shape.s, shape.d);
-  Tiles::store(dv + offset, acc_v, one, first, shape.s, shape.d);
+  Tiles::store(dk + here.out, here.stride, acc_k, factor, first, shape.s, shape.d);
+  Tiles::store(dv + here.out, here.stride, acc_v, one, first, shape.s, shape.d);
 }
 }  // namespace spiral

@@ -18,10 +18,56 @@ struct Mask {
   i64 b, h, t, s;
 };
 
-// struct format "7i4xd": heads of q, q's heads per key head, lengths of q and k, head size.
+// What a block works on: rows first.. of a sequence's head. `token`: where the sequence begins among packed ones, else 0.
+struct AttentionBlock {
+  int batch, head, first;
+  i64 token;
+  i64 row, rows;     // row + head * rows: where a query head's log-sum-exps begin
+  i64 out, stride;   // where the head's results begin, and elements from one row to the next
+};
+
+// struct format "8idP": heads of q, q's heads per key head, lengths of q and k, head size, window, whether causal,
+// how many starts; scale; starts. Log-sum-exps have the wide type.
+//
+// Without `starts` a batch of sequences: q (B, H, T, D), k and v (B, Hk, S, D), results dense like them, log-sum-exps
+// (B, H, T). With them sequences packed one behind the other: T = S tokens in all, q (T, H, D), k and v (T, Hk, D),
+// results dense like them, log-sum-exps (H, T); the tokens before the first start and after the last see nothing.
 struct AttentionShape {
-  int heads, groups, t, s, d, window, causal;
+  int heads, groups, t, s, d, window, causal, count;
   double scale;
+  const int* starts;
+
+  // The block's rows, of queries or of keys, of which it has `size`; t and s become those of the sequence. False: there
+  // are none, the grid has room for any starts. Grid: x = tiles * heads, or (T / size + count + 1) * heads where packed.
+  __device__ bool find(AttentionBlock& b, int size, bool of_keys) {
+    const int n = of_keys ? heads / groups : heads;
+    if (!starts) {
+      const int length = of_keys ? s : t, tiles = (length + size - 1) / size, bh = blockIdx.x / tiles;
+      const int tile = (int)(blockIdx.x % tiles);
+      b.batch = bh / n, b.head = bh % n, b.token = 0;
+      b.first = (of_keys ? tile : tiles - 1 - tile) * size;  // the queries that see most first
+      b.row = (i64)b.batch * heads * t, b.rows = t;
+      b.out = (i64)bh * length * d, b.stride = d;
+      return true;
+    }
+    int tile = (int)(blockIdx.x / n), begin = 0;
+    b.batch = 0, b.head = (int)(blockIdx.x % n);
+    for (int i = 0; i <= count; i++) {
+      int end = i < count ? starts[i] : t;
+      end = end > t ? t : end < begin ? begin : end;
+      const int length = end - begin, tiles = (length + size - 1) / size;
+      if (tile < tiles) {
+        const bool outside = i == 0 || i == count;
+        b.first = (of_keys ? tile : tiles - 1 - tile) * size, b.token = begin;
+        b.row = begin, b.rows = t;
+        b.out = ((i64)begin * n + b.head) * d, b.stride = (i64)n * d;
+        t = outside && of_keys ? 0 : length, s = outside && !of_keys ? 0 : length;
+        return true;
+      }
+      tile -= tiles, begin = end;
+    }
+    return false;
+  }
 
   // query t stands at position t + s - t of the keys (Ainslie et al. 2023 for the grouping of heads)
   __device__ int position(int query) const { return query + s - t; }
@@ -111,15 +157,15 @@ struct Attend {
         }
     }
   }
-  // rows first.. of a dense (rows, d) array
-  static __device__ void store(T* to, const W (&acc)[TM][C], const W (&factor)[TM], int first, int rows, int d) {
+  // rows first.. of an array whose rows are `stride` apart
+  static __device__ void store(T* to, i64 stride, const W (&acc)[TM][C], const W (&factor)[TM], int first, int rows, int d) {
     const int x = threadIdx.x % 16, y = threadIdx.x / 16;
 #pragma unroll
     for (int i = 0; i < TM; i++)
 #pragma unroll
       for (int c = 0; c < C; c++) {
         const int row = first + y + 16 * i, column = (c / V * 16 + x) * V + c % V;
-        if (row < rows && column < d) to[(i64)row * d + column] = down<T>(acc[i][c] * factor[i]);
+        if (row < rows && column < d) to[row * stride + column] = down<T>(acc[i][c] * factor[i]);
       }
   }
 };

@@ -7,14 +7,17 @@ namespace spiral {
 template <class Tiles>
 __global__ void __launch_bounds__(Tiles::THREADS, 1)
 attention_mma(Heads<typename Tiles::T> q, Heads<typename Tiles::T> k, Heads<typename Tiles::T> v,
-              Mask<typename Tiles::T> mask, typename Tiles::T* y, typename Tiles::T* lse, AttentionShape shape) {
+              Mask<typename Tiles::T> mask, typename Tiles::T* y, float* lse, AttentionShape shape) {
   typedef typename Tiles::T T;
   constexpr int ROWS = Tiles::ROWS, STEP = Tiles::STEP, STAGE = Tiles::STAGE;
   T *const tile_q = dynamic_shared<T>(), *const stages = tile_q + Tiles::RESIDENT;
-  const int blocks = (shape.t + ROWS - 1) / ROWS, bh = blockIdx.x / blocks, batch = bh / shape.heads;
-  const int head = bh % shape.heads, first = (blocks - 1 - (int)(blockIdx.x % blocks)) * ROWS, kv = head / shape.groups;
+  AttentionBlock here;
+  if (!shape.find(here, ROWS, false)) return;
+  const int batch = here.batch, head = here.head, first = here.first, kv = head / shape.groups;
+  const i64 row0 = here.row + head * here.rows;
   const int lane = threadIdx.x & 31, top_row = first + Tiles::row() + (lane >> 2);
-  const T *const keys = k.p + batch * k.b + kv * k.h, *const values = v.p + batch * v.b + kv * v.h;
+  const T* const keys = k.p + batch * k.b + kv * k.h + here.token * k.t;
+  const T* const values = v.p + batch * v.b + kv * v.h + here.token * v.t;
   const float none = minus_infinity(), scale = (float)shape.scale * LOG2_E;
   int from, to;
   shape.keys(first, ROWS, from, to);
@@ -27,7 +30,7 @@ attention_mma(Heads<typename Tiles::T> q, Heads<typename Tiles::T> k, Heads<type
     }
     cp_async_commit();
   };
-  Tiles::template fill<ROWS>(tile_q, q, q.p + batch * q.b + head * q.h, first, shape.t, shape.d);
+  Tiles::template fill<ROWS>(tile_q, q, q.p + batch * q.b + head * q.h + here.token * q.t, first, shape.t, shape.d);
   bring(from, 0);
   typename Tiles::Sums acc = {};
   float top[2] = {none, none}, total[2] = {0, 0};
@@ -79,10 +82,10 @@ attention_mma(Heads<typename Tiles::T> q, Heads<typename Tiles::T> k, Heads<type
     const float sum = reduce4<Add>(total[half]);
     const int row = top_row + 8 * half;
     if ((lane & 3) == 0 && Tiles::column() == 0 && row < shape.t)
-      lse[(i64)bh * shape.t + row] = down<T>(sum == 0 ? none : (log2f(sum) + top[half]) * LN_2);
+      lse[row0 + row] = sum == 0 ? none : (log2f(sum) + top[half]) * LN_2;
     factor[half] = sum == 0 ? 0.0f : 1 / sum;
   }
-  Tiles::store(y + (i64)bh * shape.t * shape.d, acc, factor[0], factor[1], first, shape.t, shape.d);
+  Tiles::store(y + here.out, here.stride, acc, factor[0], factor[1], first, shape.t, shape.d);
 }
 
 // Probability (into s) and gradient of the score before scaling (into dp) of one pair.
@@ -95,16 +98,19 @@ __device__ inline void back(float& s, float& dp, bool sees, float scale, float a
 template <class Tiles>
 __global__ void __launch_bounds__(Tiles::THREADS, 1)
 attention_dq_mma(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<typename Tiles::T> k,
-                 Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask, const typename Tiles::T* lse,
+                 Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask, const float* lse,
                  const float* delta, typename Tiles::T* dq, AttentionShape shape) {
   typedef typename Tiles::T T;
   constexpr int ROWS = Tiles::ROWS, STEP = Tiles::STEP, STAGE = Tiles::STAGE;
   T *const tile_q = dynamic_shared<T>(), *const tile_g = tile_q + Tiles::RESIDENT;
   T* const stages = tile_g + Tiles::RESIDENT;
-  const int blocks = (shape.t + ROWS - 1) / ROWS, bh = blockIdx.x / blocks, batch = bh / shape.heads;
-  const int head = bh % shape.heads, first = (blocks - 1 - (int)(blockIdx.x % blocks)) * ROWS, kv = head / shape.groups;
+  AttentionBlock here;
+  if (!shape.find(here, ROWS, false)) return;
+  const int batch = here.batch, head = here.head, first = here.first, kv = head / shape.groups;
+  const i64 row0 = here.row + head * here.rows;
   const int lane = threadIdx.x & 31, top_row = first + Tiles::row() + (lane >> 2);
-  const T *const keys = k.p + batch * k.b + kv * k.h, *const values = v.p + batch * v.b + kv * v.h;
+  const T* const keys = k.p + batch * k.b + kv * k.h + here.token * k.t;
+  const T* const values = v.p + batch * v.b + kv * v.h + here.token * v.t;
   const float scale = (float)shape.scale;
   int from, to;
   shape.keys(first, ROWS, from, to);
@@ -117,15 +123,15 @@ attention_dq_mma(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<t
     }
     cp_async_commit();
   };
-  Tiles::template fill<ROWS>(tile_q, q, q.p + batch * q.b + head * q.h, first, shape.t, shape.d);
-  Tiles::template fill<ROWS>(tile_g, g, g.p + batch * g.b + head * g.h, first, shape.t, shape.d);
+  Tiles::template fill<ROWS>(tile_q, q, q.p + batch * q.b + head * q.h + here.token * q.t, first, shape.t, shape.d);
+  Tiles::template fill<ROWS>(tile_g, g, g.p + batch * g.b + head * g.h + here.token * g.t, first, shape.t, shape.d);
   bring(from, 0);
   float of_row[2], sum[2];
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const int row = top_row + 8 * half;
-    of_row[half] = row < shape.t ? up(lse[(i64)bh * shape.t + row]) : 0.0f;
-    sum[half] = row < shape.t ? delta[(i64)bh * shape.t + row] : 0.0f;
+    of_row[half] = row < shape.t ? lse[row0 + row] : 0.0f;
+    sum[half] = row < shape.t ? delta[row0 + row] : 0.0f;
   }
   typename Tiles::Sums acc = {};
   int stage = 0;
@@ -150,21 +156,22 @@ attention_dq_mma(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<t
     Tiles::accumulate(acc, dp, tile_k, shape.d);
   }
   cp_async_wait<0>();
-  Tiles::store(dq + (i64)bh * shape.t * shape.d, acc, scale, scale, first, shape.t, shape.d);
+  Tiles::store(dq + here.out, here.stride, acc, scale, scale, first, shape.t, shape.d);
 }
 
 // As `attention_dkv` in attention.cu. Dynamic shared memory: 128 + 4 STEP rows.
 template <class Tiles>
 __global__ void __launch_bounds__(Tiles::THREADS, 1)
 attention_dkv_mma(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<typename Tiles::T> k,
-                  Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask, const typename Tiles::T* lse,
+                  Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask, const float* lse,
                   const float* delta, typename Tiles::T* dk, typename Tiles::T* dv, AttentionShape shape) {
   typedef typename Tiles::T T;
   constexpr int ROWS = Tiles::ROWS, STEP = Tiles::STEP, STAGE = Tiles::STAGE;
   T *const tile_k = dynamic_shared<T>(), *const tile_v = tile_k + Tiles::RESIDENT;
   T* const stages = tile_v + Tiles::RESIDENT;
-  const int blocks = (shape.s + ROWS - 1) / ROWS, kv_heads = shape.heads / shape.groups, bh = blockIdx.x / blocks;
-  const int batch = bh / kv_heads, kv = bh % kv_heads, first = (int)(blockIdx.x % blocks) * ROWS;
+  AttentionBlock here;
+  if (!shape.find(here, ROWS, true)) return;
+  const int batch = here.batch, kv = here.head, first = here.first;
   const int lane = threadIdx.x & 31, top_key = first + Tiles::row() + (lane >> 2);
   const float scale = (float)shape.scale;
   int from, to;
@@ -175,13 +182,15 @@ attention_dkv_mma(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<
     T* const at = stages + stage * 2 * STAGE;
     if (step < all) {
       const int head = kv * shape.groups + step / steps, t0 = from + step % steps * STEP;
-      Tiles::template fill<STEP>(at, q, q.p + batch * q.b + head * q.h, t0, shape.t, shape.d);
-      Tiles::template fill<STEP>(at + STAGE, g, g.p + batch * g.b + head * g.h, t0, shape.t, shape.d);
+      const T* const queries = q.p + batch * q.b + head * q.h + here.token * q.t;
+      const T* const gradients = g.p + batch * g.b + head * g.h + here.token * g.t;
+      Tiles::template fill<STEP>(at, q, queries, t0, shape.t, shape.d);
+      Tiles::template fill<STEP>(at + STAGE, g, gradients, t0, shape.t, shape.d);
     }
     cp_async_commit();
   };
-  Tiles::template fill<ROWS>(tile_k, k, k.p + batch * k.b + kv * k.h, first, shape.s, shape.d);
-  Tiles::template fill<ROWS>(tile_v, v, v.p + batch * v.b + kv * v.h, first, shape.s, shape.d);
+  Tiles::template fill<ROWS>(tile_k, k, k.p + batch * k.b + kv * k.h + here.token * k.t, first, shape.s, shape.d);
+  Tiles::template fill<ROWS>(tile_v, v, v.p + batch * v.b + kv * v.h + here.token * v.t, first, shape.s, shape.d);
   bring(0, 0);
   typename Tiles::Sums acc_k = {}, acc_v = {};
   for (int step = 0; step < all; step++) {
@@ -189,7 +198,7 @@ attention_dkv_mma(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<
     __syncthreads();
     bring(step + 1, (step + 1) & 1);
     const int head = kv * shape.groups + step / steps, t0 = from + step % steps * STEP;
-    const i64 rows = ((i64)batch * shape.heads + head) * shape.t;
+    const i64 rows = here.row + head * here.rows;
     const T* const tile_q = stages + (step & 1) * 2 * STAGE;
     typename Tiles::Scores s, dp;
     Tiles::scores(s, tile_k, tile_q, shape.d);
@@ -202,15 +211,15 @@ attention_dkv_mma(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<
         const bool sees = shape.sees(row, key);
         const float added =
             mask.p && sees ? up(mask.p[batch * mask.b + head * mask.h + row * mask.t + key * mask.s]) : 0.0f;
-        const float of_row = row < shape.t ? up(lse[rows + row]) : 0.0f, sum = row < shape.t ? delta[rows + row] : 0.0f;
+        const float of_row = row < shape.t ? lse[rows + row] : 0.0f;
+        const float sum = row < shape.t ? delta[rows + row] : 0.0f;
         back(s[j][e], dp[j][e], sees, scale, added, of_row, sum);
       }
     Tiles::accumulate(acc_v, s, tile_q + STAGE, shape.d);
     Tiles::accumulate(acc_k, dp, tile_q, shape.d);
   }
   cp_async_wait<0>();
-  const i64 offset = (i64)bh * shape.s * shape.d;
-  Tiles::store(dk + offset, acc_k, scale, scale, first, shape.s, shape.d);
-  Tiles::store(dv + offset, acc_v, 1.0f, 1.0f, first, shape.s, shape.d);
+  Tiles::store(dk + here.out, here.stride, acc_k, scale, scale, first, shape.s, shape.d);
+  Tiles::store(dv + here.out, here.stride, acc_v, 1.0f, 1.0f, first, shape.s, shape.d);
 }
 }  // namespace spiral

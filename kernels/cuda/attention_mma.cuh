@@ -87,8 +87,8 @@ struct AttendMma {
     }
   }
 
-  // rows first.. of a dense (rows, d) array; factor of rows lane / 4 and + 8
-  static __device__ void store(T* to, const Sums& acc, float factor0, float factor1, int first, int rows, int d) {
+  // rows first.. of an array whose rows are `stride` apart; factor of rows lane / 4 and + 8
+  static __device__ void store(T* to, i64 stride, const Sums& acc, float factor0, float factor1, int first, int rows, int d) {
     const int lane = threadIdx.x & 31;
 #pragma unroll
     for (int j = 0; j < COLUMNS / 8; j++)
@@ -98,7 +98,7 @@ struct AttendMma {
         const float factor = half ? factor1 : factor0;
         const T x = down<T>(acc[j][2 * half] * factor), y = down<T>(acc[j][2 * half + 1] * factor);
         if (r >= rows || c >= d) continue;
-        T* const at = to + (i64)r * d + c;
+        T* const at = to + r * stride + c;
         if (d & 1) {
           at[0] = x;
           if (c + 1 < d) at[1] = y;

@@ -113,6 +113,7 @@ struct Planes {
   Divider plane;
   int channels, per_group;
 
+  __device__ void select(i64) {}
   template <class W>
   __device__ void put(i64 group, int m, int pixel, W v) const {
     const int n = plane.by(pixel);

@@ -28,4 +28,15 @@ __global__ void column_sums(const T* x, Matrix<T> y, Product<wide<T>> p) {
   for (int i = 1; i < 8; i++) sum += part[i][threadIdx.x];
   give(p, y, 0, 0, n, sum);
 }
+
+// y = max(y, 0), NaN stays NaN; n elements, 4 per thread at the block's distance. Overwrites y. Moves 2 n elements.
+template <class T>
+__global__ void relu_in_place(T* y, i64 n) {
+  const i64 first = (i64)blockIdx.x * blockDim.x * 4 + threadIdx.x;
+#pragma unroll
+  for (int j = 0; j < 4; j++) {
+    const i64 i = first + j * (i64)blockDim.x;
+    if (i < n && up(y[i]) < 0) y[i] = T{};
+  }
+}
 }  // namespace spiral

@@ -68,7 +68,7 @@ __device__ inline Moments<wide<T>> group_moments(Moments<wide<T>> s, int group, 
 // Group norm: rows are groups, `spatial` elements of which share a weight, `channels` such there are in a row, of
 // which `groups` follow each other before the weights begin anew.
 template <class T, bool ADD>
-__global__ void __launch_bounds__(512)
+__global__ void __launch_bounds__(512, 1)  // the 1 keeps ptxas from aiming at two blocks and spilling
 norm_rows(const T* x, const T* residual, T* summed, const void* weight, const void* bias, T* y, void* mean, void* rstd,
           i64 rows, i64 n, i64 spatial, i64 channels, int groups, int group, int flags, double eps) {
   typedef wide<T> A;

@@ -8,6 +8,7 @@
 //   const T* address(row, k)
 //   void select(i64 batch)    moves to one product of a batch
 // and a destination has
+//   void select(i64 batch)    the same
 //   void put(i64 batch, int m, int n, W value)
 //   void put2(...)            two values, of n and n + 1, n being even
 #pragma once
@@ -73,7 +74,7 @@ struct Strided {
   }
 };
 
-enum Activation { NONE, RELU };
+enum Activation { NONE, RELU, GELU, GELU_TANH, SILU };
 
 // y[batch][m][n] = activation(value + bias[n]), dense; bias may be null. struct format "PPqqi4x".
 template <class T>
@@ -83,6 +84,7 @@ struct Matrix {
   i64 rows, columns;
   int activation;
 
+  __device__ void select(i64) {}
   template <class W>
   __device__ W finished(int n, W v) const {
     if (bias) v += up(bias[n]);
@@ -125,6 +127,13 @@ __device__ inline void find_tile(const Product<W>& p, i64& batch, int& tile_m, i
   const u32 band = t / (BAND * p.tiles_n), first = band * BAND;
   const u32 height = p.tiles_m - first < BAND ? p.tiles_m - first : BAND, rest = t - first * p.tiles_n;
   tile_m = first + rest % height, tile_n = rest / height;
+}
+
+// What of k a block sums over; an operand may have less than the product, once its batch is selected.
+template <class W, class Operand>
+__device__ inline void find_span(const Product<W>& p, const Operand& a, int& from, int& to) {
+  const int k = a.ks < p.k ? a.ks : p.k;
+  from = blockIdx.y * p.chunk, to = k - from < p.chunk ? k : from + p.chunk;
 }
 
 // Where a block's results go: to their destination, or to its split's part.

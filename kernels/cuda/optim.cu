@@ -3,10 +3,9 @@
 // A table names what each block works on: a span of neighbours of up to four tensors of one shape (the parameter, its
 // gradient and its state), each float16, bfloat16, float32 or float64. Arithmetic is in A: float, or double where a
 // tensor is float64; one rounding at the end. Spans are multiples of 2048 elements but for a tensor's last.
-#include "spiral.cuh"
+#include "kinds.cuh"
 
 namespace spiral {
-enum Kind { F16, BF16, F32, F64 };
 constexpr int OPERANDS = 4, LANES = 8, THREADS = 256;
 
 struct Span {  // struct format "4Q2i"
@@ -20,8 +19,6 @@ struct Span {  // struct format "4Q2i"
 // Eight elements as they lie in memory: PARTS is 2, or 4 where float64 may be among them.
 template <int PARTS>
 struct Raw { Pack<u32> part[PARTS]; };
-
-__device__ inline int size_of(int kind) { return kind <= BF16 ? 2 : kind == F32 ? 4 : 8; }
 
 template <int PARTS>
 __device__ inline Raw<PARTS> load_raw(const void* p, int kind, int i) {
@@ -98,26 +95,6 @@ __device__ inline void store_raw(void* p, int kind, int i, const Raw<PARTS>& r) 
   store16(q, r.part[0]);
   if (kind >= F32) store16(q + 4, r.part[1]);
   if (PARTS == 4 && kind == F64) store16(q + 8, r.part[PARTS - 2]), store16(q + 12, r.part[PARTS - 1]);
-}
-
-template <class A>
-__device__ inline A load_one(const void* p, int kind, int i) {
-  return kind == F32    ? (A)((const float*)p)[i]
-         : kind == BF16 ? (A)up(((const bf16*)p)[i])
-         : kind == F16  ? (A)up(((const f16*)p)[i])
-                        : (A)((const double*)p)[i];
-}
-
-template <class A>
-__device__ inline void store_one(void* p, int kind, int i, A x) {
-  if (kind == F32)
-    ((float*)p)[i] = (float)x;
-  else if (kind == BF16)
-    ((bf16*)p)[i] = down<bf16>((float)x);
-  else if (kind == F16)
-    ((f16*)p)[i] = down<f16>((float)x);
-  else
-    ((double*)p)[i] = (double)x;
 }
 
 // ---------------------------------------------------------------- steps

@@ -76,17 +76,18 @@ __device__ inline void merge_items(
 // ---------------------------------------------------------------- sorting
 // sort_tile: sorts tiles of THREADS * ITEMS neighbours of x (rows, n); `tiles` per row, one block each. What is not null
 // is overwritten: y = the first `kept` values in order, position = where in the row each was (both (rows, kept), for
-// tiles == 1), key and order = all of them as keys and 32-bit positions, for merge_runs (rows, n). Reads x once from memory and again from the
+// tiles == 1); key and order = the first `kept` of each tile as keys and 32-bit positions in the row, one tile after the
+// other in rows of `width`, where a short tile is filled up with keys that sort last. Reads x once from memory and again from the
 // cache; about log2(THREADS * ITEMS)^2 / 2 comparisons per element in shared memory.
 template <class T, int THREADS, int ITEMS>
 __global__ void sort_tile(
     const T* x, T* y, i64* position, typename Key<T>::type* key, u32* order, i64 n, i64 kept, i64 tiles,
-    int descending) {
+    i64 width, int descending) {
   typedef typename Key<T>::type U;
   constexpr int SIZE = THREADS * ITEMS;
   __shared__ U keys[SIZE];
   __shared__ u32 from[SIZE];
-  const i64 row = blockIdx.x / tiles, start = (blockIdx.x - row * tiles) * SIZE;
+  const i64 row = blockIdx.x / tiles, tile = blockIdx.x - row * tiles, start = tile * SIZE;
   const int count = n - start < SIZE ? (int)(n - start) : SIZE, t = threadIdx.x;
   x += row * n;
   for (int i = t; i < SIZE; i += THREADS) {
@@ -111,22 +112,26 @@ __global__ void sort_tile(
         k[s] = k[s + 1], p[s] = p[s + 1], k[s + 1] = ks, p[s + 1] = ps;
       }
   }
-  for (int width = ITEMS; width < SIZE && width < count; width *= 2) {
+  for (int run = ITEMS; run < SIZE && run < count; run *= 2) {
     __syncthreads();
     for (int s = 0; s < ITEMS; s++) keys[t * ITEMS + s] = k[s], from[t * ITEMS + s] = p[s];
     __syncthreads();
-    const int base = t * ITEMS / (2 * width) * (2 * width);
+    const int base = t * ITEMS / (2 * run) * (2 * run);
     merge_items<U, ITEMS>(
-        keys + base, from + base, width, keys + base + width, from + base + width, width, t * ITEMS - base, k, p);
+        keys + base, from + base, run, keys + base + run, from + base + run, run, t * ITEMS - base, k, p);
   }
   __syncthreads();
   for (int s = 0; s < ITEMS; s++) keys[t * ITEMS + s] = k[s], from[t * ITEMS + s] = p[s];
   __syncthreads();
-  for (int i = t; i < count; i += THREADS) {
-    const i64 to = row * kept + i, all = row * n + start + i;
-    if (y && i < kept) y[to] = x[from[i]];
-    if (position && i < kept) position[to] = from[i];
-    if (key) key[all] = keys[i], order[all] = from[i];
+  for (int i = t; i < count && i < kept; i += THREADS) {
+    if (y) y[row * kept + i] = x[from[i]];
+    if (position) position[row * kept + i] = from[i];
+  }
+  if (!key) return;
+  const i64 at = tile * kept, room = width - at < kept ? width - at : kept;
+  for (int i = t; i < room; i += THREADS) {
+    key[row * width + at + i] = i < count ? keys[i] : (U)~(U)0;
+    order[row * width + at + i] = i < count ? from[i] : 0;
   }
 }
 

@@ -108,9 +108,10 @@ product(A a, B b, Destination y, Product<typename Tile::W> p) {
   i64 batch;
   int tile_m, tile_n;
   find_tile(p, batch, tile_m, tile_n);
-  a.select(batch), b.select(batch);
+  a.select(batch), b.select(batch), y.select(batch);
   W acc[Tile::TM][Tile::TN] = {};
-  const int from = blockIdx.y * p.chunk, to = p.k - from < p.chunk ? p.k : from + p.chunk;
+  int from, to;
+  find_span(p, a, from, to);
   multiply<Tile>(a, b, tile_m * Tile::BM, tile_n * Tile::BN, from, to, shared, acc);
   constexpr int V = Tile::V, GM = Tile::TM / V, GN = Tile::TN / V;
   const int tx = threadIdx.x % Tile::ACROSS, ty = threadIdx.x / Tile::ACROSS;

@@ -131,6 +131,7 @@ def report() -> dict[str, dict[str, Any]]:
         },
         "backends": {name: _state(entry) for name, entry in sp.backends().items()},
         **_gpus(),
+        **_set_aside(),
         **_plugins(),
         "environment": {
             name: f"{os.environ[name]!r}: {cost}" for name, cost in _COSTLY.items() if os.environ.get(name)
@@ -154,11 +155,27 @@ def _gpus() -> dict[str, dict[str, Any]]:
             facts["number formats"] = ", ".join(
                 ["float32", "float16", *(["bfloat16", "tf32"] if cc >= 80 else []), *(["fp8"] if cc >= 89 else [])]
             )
+        if device.type == "cuda":
+            from spiral.gpu.tuning import status
+
+            facts["tuning"] = "; ".join(f"{path}: {text}" for path, text in status(device.memory.driver).items())
+            facts["tuning"] = facts["tuning"] or "no table: the heuristics"
         if device.type == "cuda" and not device.facts.get("on_processor"):
             more = readings(device.facts.get("uuid", device.index))
             facts.update({"NVML": more.reason} if isinstance(more, Unavailable) else more)
         found[f"device {device}"] = {k: _bytes(v) if "memory" in k else v for k, v in facts.items()}
     return found
+
+
+def _set_aside() -> dict[str, dict[str, str]]:
+    """Kernels that could not be built in this process, with what the compiler or driver says."""
+    from spiral.set_aside import kernels_set_aside
+
+    found = {
+        f"{one.kernel.op} ({one.backend}, {one.device}, {', '.join(sorted(d.name for d in one.dtypes))})": one.reason
+        for one in kernels_set_aside()
+    }
+    return {"kernels set aside": found} if found else {}
 
 
 def _bytes(value: Any) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from spiral.backend import Unavailable
-from spiral.errors import KernelError, OutOfMemoryError
+from spiral.errors import KernelBuildError, KernelError, OutOfMemoryError
 from spiral.gpu import nvrtc
 from spiral.gpu.driver import CudaSource, Driver, Facts
 from spiral.gpu.memory import out_of_memory
@@ -30,17 +31,23 @@ def find() -> list[Driver] | Unavailable:
         return Unavailable(f"no NVIDIA driver: {error}", "install NVIDIA's driver, or work on the CPU")
     try:
         import cupy
-    except ImportError as error:
+    except Exception as error:  # not installed, or a broken installation: a reason, not a crash
         return Unavailable(f"CuPy cannot be imported: {error}", "pip install cupy-cuda12x, or cupy-cuda13x for CUDA 13")
-    runtime = cupy.cuda.runtime
+    remedy = "run nvidia-smi; install a newer driver or the CuPy of the driver's CUDA version"
     try:
-        count = runtime.getDeviceCount()
-    except runtime.CUDARuntimeError as error:  # no device, or a driver older than CuPy's CUDA
-        return Unavailable(
-            f"CuPy {cupy.__version__} finds no usable device: {error}",
-            "run nvidia-smi; install a newer driver or the CuPy of the driver's CUDA version",
-        )
-    return [CupyDriver(i, count > 1) for i in range(count)]
+        count = cupy.cuda.runtime.getDeviceCount()
+    except RuntimeError as error:  # CUDARuntimeError is one: no device, or a driver older than CuPy's CUDA
+        return Unavailable(f"CuPy {cupy.__version__} finds no usable device: {error}", remedy)
+    if not count:
+        return Unavailable(f"CuPy {cupy.__version__} finds no device", remedy)
+    found: list[Driver] = []
+    for i in range(count):
+        try:
+            found.append(CupyDriver(i, count > 1))
+        except RuntimeError as error:  # numbers must stay CUDA's: none rather than the others under wrong numbers
+            remedy = "hide it with CUDA_VISIBLE_DEVICES, or see what nvidia-smi says of it"
+            return Unavailable(f"CuPy {cupy.__version__} cannot use cuda:{i}: {error}", remedy)
+    return found
 
 
 def _uuid(raw: bytes) -> str:
@@ -89,6 +96,15 @@ class CupyDriver:
             more={"l2": properties["l2CacheSize"], "uuid": _uuid(properties["uuid"])},
         )
 
+    @functools.cached_property
+    def blas(self) -> Any:
+        """`spiral.gpu.cublas.Cublas`, made when a product first asks; None: CuPy loads none, our kernels do it all."""
+        from spiral.gpu import cublas
+
+        found = cublas.find(self._device, self.stream)
+        self.facts.more["blas"] = found.reason if isinstance(found, Unavailable) else found.name
+        return None if isinstance(found, Unavailable) else found
+
     def allocate(self, nbytes: int) -> Any:
         """See `spiral.gpu.Driver`; from a pool of our own, in stream order."""
         with self._device, self.stream:
@@ -112,10 +128,14 @@ class CupyDriver:
 
     def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """See `spiral.gpu.Driver`; pageable memory is staged before the call returns."""
+        if self._captured is not None:
+            self._write_to_graph(address, array)
+            return
         self._runtime.memcpyAsync(address, array.ctypes.data, array.nbytes, _TO_DEVICE, self._stream)
 
     def read(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """See `spiral.gpu.Driver`."""
+        self._refuse("read")
         self._runtime.memcpyAsync(array.ctypes.data, address, array.nbytes, _TO_HOST, self._stream)
         self.synchronize()
 
@@ -145,7 +165,9 @@ class CupyDriver:
                     static = self._driver.funcGetAttribute(1, function)  # CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES
                     self._driver.funcSetAttribute(function, _MAX_DYNAMIC_SHARED, limit - static)
             except self._driver.CUDADriverError as error:
-                raise KernelError(f"{name}: the driver does not load it on {self.facts.name}: {error}") from None
+                # memory that is taken now may be free later: no reason to do without the kernel
+                kind = KernelError if "OUT_OF_MEMORY" in str(error) else KernelBuildError
+                raise kind(f"{name}: the driver does not load it on {self.facts.name}: {error}") from None
         self._modules.append(module)
         return function
 
@@ -157,6 +179,7 @@ class CupyDriver:
 
     def synchronize(self) -> None:
         """See `spiral.gpu.Driver`."""
+        self._refuse("synchronize")
         self.synchronizations += 1
         self.stream.synchronize()
 
@@ -166,26 +189,59 @@ class CupyDriver:
         event.record(self.stream)
         return _Event(event, self)
 
+    @property
+    def stream_address(self) -> int:
+        """See `spiral.gpu.driver.SharesStream`."""
+        return self._stream
+
+    def let_wait(self, stream: int) -> None:
+        """See `spiral.gpu.driver.SharesStream`."""
+        with self._device:
+            event = self._cupy.cuda.Event(disable_timing=True)
+            event.record(self.stream)
+            self._runtime.streamWaitEvent(stream, event.ptr)
+
     def pinned(self, nbytes: int) -> np.ndarray[Any, Any]:
         """See `spiral.gpu.Driver`."""
         return np.frombuffer(self._cupy.cuda.alloc_pinned_memory(nbytes), np.uint8, nbytes)
 
     def write_ahead(self, address: int, array: np.ndarray[Any, Any]) -> Any:
         """See `spiral.gpu.Driver`."""
+        self._refuse("write_ahead")
         with self._device:
-            if self._side is None:
-                self._side = self._cupy.cuda.Stream(non_blocking=True)
+            side = self._side_stream()
             # the memory may have been somebody else's: what is enqueued so far comes first
-            self._side.wait_event(self.event().event)
-            self._runtime.memcpyAsync(address, array.ctypes.data, array.nbytes, _TO_DEVICE, self._side.ptr)
+            side.wait_event(self.event().event)
+            self._runtime.memcpyAsync(address, array.ctypes.data, array.nbytes, _TO_DEVICE, side.ptr)
             done = self._cupy.cuda.Event()
-            done.record(self._side)
+            done.record(side)
             self.stream.wait_event(done)
         return _Event(done, self)
+
+    def _write_to_graph(self, address: int, array: np.ndarray[Any, Any]) -> None:
+        """Has a graph copy values that the device already has, on a stream of its own, which is not recorded."""
+        assert self._captured is not None
+        held = self.allocate(array.nbytes)
+        fresh = any(b.address <= address < b.address + b.nbytes for b in self._captured)
+        for to in (held.address, address) if fresh else (held.address,):
+            self._runtime.memcpyAsync(to, array.ctypes.data, array.nbytes, _TO_DEVICE, self._side_stream().ptr)
+        self._side_stream().synchronize()
+        self.copy(address, held.address, array.nbytes)
+
+    def _side_stream(self) -> Any:
+        if self._side is None:
+            self._side = self._cupy.cuda.Stream(non_blocking=True)
+        return self._side
+
+    def _refuse(self, what: str) -> None:
+        """While a graph is made: refused here, before the device's library spoils the graph for it."""
+        if self._captured is not None:
+            raise KernelError(f"capture: expected launches, copies, fills and writes only; received a call of {what}.")
 
     def capture(self, enqueue: Callable[[], None]) -> Any:
         """See `spiral.gpu.Driver`."""
         with self._device, self.stream:
+            self.stream.synchronize()  # `_write_to_graph` writes beside the stream, to memory that may have been used
             self.stream.begin_capture()
             blocks = self._captured = []
             try:

@@ -16,15 +16,16 @@ _given: list[Driver] = []
 _asked = False
 
 
-def use_driver(driver: Driver) -> None:
-    """Has the GPU backends work on this driver instead of looking for devices; for tests, before the first op.
+def use_driver(*drivers: Driver) -> None:
+    """Has the GPU backends work on these drivers, a device each, instead of looking for any; for tests, before the
+    first op.
 
     Raises:
         RegistryError: the backends have been probed already.
     """
     if _asked:
         raise RegistryError("use_driver: the GPU backends were probed already; call it before the first op.")
-    _given[:] = [driver]
+    _given[:] = drivers
 
 
 @functools.cache
@@ -56,6 +57,12 @@ def drivers() -> list[Driver] | Unavailable:
     return Unavailable("; ".join(reasons), found.remedy)
 
 
+def drivers_in_use() -> list[Driver]:
+    """The drivers, where somebody has asked for them before; looks for nothing."""
+    found = drivers() if _asked else []
+    return [] if isinstance(found, Unavailable) else found
+
+
 def _none() -> Unavailable:
     return Unavailable("SPIRAL_GPU=none asks for no GPU", "unset it")
 
@@ -74,7 +81,9 @@ def _torch() -> list[Driver] | Unavailable:
 
 def _processor() -> list[Driver] | Unavailable:
     # what stands in for a GPU is part of the tests' tools, which nothing else imports
-    return [import_module("spiral.testing.cuda_on_cpu").CudaOnCpu()]
+    runner = import_module("spiral.testing.cuda_on_cpu")
+    reason = runner.unavailable()
+    return [runner.CudaOnCpu()] if reason is None else Unavailable(reason, "install g++")
 
 
 def _interpreter() -> list[Driver] | Unavailable:

@@ -51,8 +51,8 @@ class CudaSource:
 
     Attributes:
         file: its name, such as ``norm.cu``.
-        names: name expressions of its templates, such as ``spiral::rms_norm<float>``; all that the backend ever asks
-            of the file, so that a driver may compile them at once or one by one.
+        names: name expressions of its templates, such as ``spiral::norm_grad_rows<float>``; all that the backend ever
+            asks of the file, so that a driver may compile them at once or one by one.
     """
 
     file: str
@@ -77,6 +77,50 @@ class Graph(Protocol):
 
     def launch(self) -> None:
         """Enqueues it."""
+
+
+class Blas(Protocol):
+    """A library of matrix products, which a driver may have as its attribute ``blas``."""
+
+    name: str
+    """What it is, with its version."""
+
+    def gemm(
+        self, dtype: np.dtype[Any], transposed: tuple[bool, bool], lengths: tuple[int, int, int],
+        a: tuple[int, int, int], b: tuple[int, int, int], c: tuple[int, int, int], batch: int, add: bool,
+        to: np.dtype[Any], tf32: bool,
+    ) -> None:  # fmt: skip
+        """Enqueues c = op(a) op(b), or that added to c, rounded once; all lie by columns, as BLAS has it.
+
+        Args:
+            dtype: of a and b; 16-bit products are summed in float.
+            transposed: whether op transposes a, and b.
+            lengths: rows of c, columns of c, and what is summed over.
+            a, b, c: address, elements from column to column, elements from matrix to matrix.
+            batch: how many matrices.
+            add: to c, instead of overwriting it.
+            to: dtype of c: that of a and b, or float32 where theirs is a 16-bit type.
+            tf32: float32 factors may be rounded to tf32.
+        """
+
+
+@runtime_checkable
+class SharesStream(Protocol):
+    """What a driver of a real device has besides, so that other libraries can work on its memory."""
+
+    index: int
+    """CUDA's number of the device."""
+
+    @property
+    def stream_address(self) -> int:
+        """The CUDA stream."""
+
+    def let_wait(self, stream: int) -> None:
+        """What is enqueued on another stream from now on waits for what is enqueued on this one so far.
+
+        Args:
+            stream: its address; 1 and 2 are CUDA's legacy default stream and the thread's default stream.
+        """
 
 
 @runtime_checkable
@@ -114,11 +158,15 @@ class Driver(Protocol):
         """The handle of one kernel of a CUDA C++ file; may compile all of ``source.names``.
 
         Raises:
-            spiral.errors.KernelError: the compiler refuses it; the message holds the log.
+            spiral.errors.KernelBuildError: the compiler refuses it; the message holds the log.
         """
 
     def load(self, image: bytes, name: str, shared: int) -> int:
-        """The handle of a kernel of a compiled image (cubin); ``shared``: bytes of shared memory a block asks for."""
+        """The handle of a kernel of a compiled image (cubin); ``shared``: bytes of shared memory a block asks for.
+
+        Raises:
+            spiral.errors.KernelBuildError: the device does not take it.
+        """
 
     def launch(self, function: int, grid: Sequence[int], block: Sequence[int], shared: int, params: int) -> None:
         """Enqueues a kernel.
@@ -148,8 +196,11 @@ class Driver(Protocol):
         """
 
     def capture(self, enqueue: Callable[[], None]) -> Graph:
-        """What ``enqueue`` launches, copies and fills, as a graph; nothing of it runs now.
+        """What ``enqueue`` launches, copies, fills and writes, as a graph; nothing of it runs now.
+
+        A write has the values of now at every launch; memory that was made meanwhile has them at once, so that a table
+        which is kept beyond the graph is never without its contents.
 
         Raises:
-            spiral.errors.KernelError: it reads, waits or allocates memory that the pool does not have.
+            spiral.errors.KernelError: it reads, waits, writes ahead or allocates memory that the pool does not have.
         """

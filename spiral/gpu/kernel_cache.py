@@ -12,6 +12,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from spiral.backends_registry import warn_once
 from spiral.gpu import nvrtc
 from spiral.gpu.sources import CUDA_FOLDER, digest, with_includes
 
@@ -36,7 +37,7 @@ def cubin(file: Path, name: str, arch: str) -> tuple[str, bytes]:
         arch: such as ``sm_90``.
 
     Raises:
-        spiral.errors.KernelError: NVRTC refuses it.
+        spiral.errors.KernelBuildError: NVRTC refuses it.
     """
     parts = (source_hash(file), name, arch, str(nvrtc.version()))
     path = folder() / f"{hashlib.sha256(repr(parts).encode()).hexdigest()}.cubin"
@@ -44,7 +45,10 @@ def cubin(file: Path, name: str, arch: str) -> tuple[str, bytes]:
         lowered, _, image = path.read_bytes().partition(b"\0")
     except FileNotFoundError:  # not compiled yet
         text, image = nvrtc.compile_cubin(file, (name,), arch)[name]
-        _keep(path, text.encode() + b"\0" + image)
+        try:
+            _keep(path, text.encode() + b"\0" + image)
+        except OSError as error:  # a folder that cannot be written costs time, nothing else
+            warn_once(f"compiled kernels are not kept in {path.parent}: {error}; set SPIRAL_CACHE to another folder.")
         return text, image
     return lowered.decode(), image
 

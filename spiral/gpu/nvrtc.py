@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spiral.backend import Unavailable
-from spiral.errors import KernelError
+from spiral.errors import KernelBuildError
 from spiral.gpu.sources import CUDA_FOLDER
 
 # fmad is the default, said so that no version changes it; line information costs nothing at run time
@@ -68,11 +68,11 @@ def compile_cubin(
         For each name, its mangled name and the cubin, which is the same object for all of them.
 
     Raises:
-        KernelError: NVRTC is not there, or refuses the file; the message holds its log.
+        KernelBuildError: NVRTC is not there, or refuses the file; the message holds its log.
     """
     nvrtc = binding()
     if isinstance(nvrtc, Unavailable):
-        raise KernelError(f"{file.name}: {nvrtc.reason}; {nvrtc.remedy}.")
+        raise KernelBuildError(f"{file.name}: {nvrtc.reason}; {nvrtc.remedy}.")
     options = (*OPTIONS, f"--gpu-architecture={arch}", f"--include-path={file.parent}", f"--include-path={folder}")
     program = nvrtc.createProgram(file.read_text(), file.name, (), ())
     try:
@@ -82,7 +82,7 @@ def compile_cubin(
             nvrtc.compileProgram(program, options)
         except nvrtc.NVRTCError as e:
             log = nvrtc.getProgramLog(program)
-            raise KernelError(f"{file.name}: NVRTC refuses it for {arch} ({e}):\n{log[:8000]}") from e
+            raise KernelBuildError(f"{file.name}: NVRTC refuses it for {arch} ({e}):\n{log[:8000]}") from e
         cubin = _whole(nvrtc.getCUBIN(program))
         return {name: (_text(nvrtc.getLoweredName(program, name)), cubin) for name in names}
     finally:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from spiral.backend import Unavailable
-from spiral.errors import KernelError, OutOfMemoryError
+from spiral.errors import KernelBuildError, KernelError, OutOfMemoryError
 from spiral.gpu.driver import CudaSource, Driver, Facts
 from spiral.gpu.memory import out_of_memory
 from spiral.gpu.usage import Usage
 
+_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 _STATIC_SHARED = 48 * 1024  # what a block gets without asking
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
@@ -30,12 +31,21 @@ def find() -> list[Driver] | Unavailable:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
         return Unavailable(f"no NVIDIA driver: {error}", "install NVIDIA's driver, or work on the CPU")
-    import torch
-
+    try:
+        import torch
+    except Exception as error:  # a broken installation is a reason, not a crash
+        return Unavailable(f"PyTorch cannot be imported: {type(error).__name__}: {error}", "install it again")
     if not torch.cuda.is_available():
         why = "was built without CUDA" if torch.version.cuda is None else "finds no usable device"
         return Unavailable(f"PyTorch {torch.__version__} {why}", "install a PyTorch built for CUDA, or CuPy")
-    return [TorchDriver(i, library) for i in range(torch.cuda.device_count())]
+    found: list[Driver] = []
+    for i in range(torch.cuda.device_count()):
+        try:
+            found.append(TorchDriver(i, library))
+        except RuntimeError as error:  # numbers must stay CUDA's: none rather than the others under wrong numbers
+            remedy = "hide it with CUDA_VISIBLE_DEVICES, or see what nvidia-smi says of it"
+            return Unavailable(f"PyTorch {torch.__version__} cannot use cuda:{i}: {error}", remedy)
+    return found
 
 
 class TorchDriver:
@@ -67,11 +77,11 @@ class TorchDriver:
         )
         library.cuLaunchKernel.argtypes = [ctypes.c_void_p, *(ctypes.c_uint,) * 7, *(ctypes.c_void_p,) * 3]
 
-    def _check(self, code: int, what: str) -> None:
+    def _check(self, code: int, what: str, kind: type[KernelError] = KernelError) -> None:
         if code:
             text = ctypes.c_char_p()
             self._library.cuGetErrorString(code, ctypes.byref(text))
-            raise KernelError(f"cuda:{self.index}: {what}: {(text.value or b'unknown error').decode()} ({code})")
+            raise kind(f"cuda:{self.index}: {what}: {(text.value or b'unknown error').decode()} ({code})")
 
     def _use(self) -> None:
         if self._many:
@@ -99,6 +109,9 @@ class TorchDriver:
 
     def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """See `spiral.gpu.Driver`."""
+        if self._captured is not None:
+            self._write_to_graph(address, array)
+            return
         self._use()
         source = ctypes.c_void_p(array.ctypes.data)
         call = self._library.cuMemcpyHtoDAsync_v2
@@ -106,6 +119,7 @@ class TorchDriver:
 
     def read(self, address: int, array: np.ndarray[Any, Any]) -> None:
         """See `spiral.gpu.Driver`."""
+        self._refuse("read")
         self._use()
         to = ctypes.c_void_p(array.ctypes.data)
         call = self._library.cuMemcpyDtoHAsync_v2
@@ -127,18 +141,20 @@ class TorchDriver:
 
     def compile(self, source: CudaSource, name: str) -> int:
         """CUDA C++ needs NVRTC, which comes with CuPy."""
-        raise KernelError(f"{source.file}: {name}: CUDA C++ is compiled through CuPy, which is not installed.")
+        raise KernelBuildError(f"{source.file}: {name}: CUDA C++ is compiled through CuPy, which is not installed.")
 
     def load(self, image: bytes, name: str, shared: int) -> int:
         """See `spiral.gpu.Driver`."""
         self._use()
         module, function = ctypes.c_void_p(), ctypes.c_void_p()
-        self._check(self._library.cuModuleLoadData(ctypes.byref(module), image), f"loading {name}")
+        code = self._library.cuModuleLoadData(ctypes.byref(module), image)
+        # memory that is taken now may be free later: no reason to do without the kernel
+        self._check(code, f"loading {name}", KernelError if code == _OUT_OF_MEMORY else KernelBuildError)
         found = self._library.cuModuleGetFunction(ctypes.byref(function), module, name.encode())
-        self._check(found, f"finding {name}")
+        self._check(found, f"finding {name}", KernelBuildError)
         if shared > _STATIC_SHARED:
             allowed = self._library.cuFuncSetAttribute(function, _MAX_DYNAMIC_SHARED, shared)
-            self._check(allowed, f"{shared} bytes of shared memory for {name}")
+            self._check(allowed, f"{shared} bytes of shared memory for {name}", KernelBuildError)
         assert function.value is not None
         return function.value
 
@@ -151,6 +167,7 @@ class TorchDriver:
 
     def synchronize(self) -> None:
         """See `spiral.gpu.Driver`."""
+        self._refuse("synchronize")
         self.synchronizations += 1
         self.stream.synchronize()
 
@@ -160,6 +177,19 @@ class TorchDriver:
         event.record(self.stream)
         return _Event(event, self)
 
+    @property
+    def stream_address(self) -> int:
+        """See `spiral.gpu.driver.SharesStream`."""
+        return int(self.stream.cuda_stream)
+
+    def let_wait(self, stream: int) -> None:
+        """See `spiral.gpu.driver.SharesStream`."""
+        self._use()
+        event = self._torch.cuda.Event()
+        event.record(self.stream)
+        handles = ctypes.c_void_p(stream), ctypes.c_void_p(event.cuda_event)
+        self._check(self._library.cuStreamWaitEvent(*handles, ctypes.c_uint(0)), "waiting for its stream")
+
     def pinned(self, nbytes: int) -> np.ndarray[Any, Any]:
         """See `spiral.gpu.Driver`."""
         memory: np.ndarray[Any, Any] = self._torch.empty(nbytes, dtype=self._torch.uint8, pin_memory=True).numpy()
@@ -167,25 +197,49 @@ class TorchDriver:
 
     def write_ahead(self, address: int, array: np.ndarray[Any, Any]) -> Any:
         """See `spiral.gpu.Driver`."""
+        self._refuse("write_ahead")
         self._use()
-        if self._side is None:
-            self._side = self._torch.cuda.Stream(self.index)
+        side_stream = self._side_stream()
         # the memory may have been somebody else's: what is enqueued so far comes first
-        self._side.wait_stream(self.stream)
+        side_stream.wait_stream(self.stream)
         source, size = ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes)
-        side = ctypes.c_void_p(self._side.cuda_stream)
+        side = ctypes.c_void_p(side_stream.cuda_stream)
         self._check(self._library.cuMemcpyHtoDAsync_v2(ctypes.c_uint64(address), source, size, side), "copy to it")
         done = self._torch.cuda.Event(enable_timing=True)
-        done.record(self._side)
+        done.record(side_stream)
         self.stream.wait_event(done)
         return _Event(done, self)
 
+    def _write_to_graph(self, address: int, array: np.ndarray[Any, Any]) -> None:
+        """Has a graph copy values that the device already has, on a stream of its own, which is not recorded."""
+        assert self._captured is not None
+        held = self.allocate(array.nbytes)
+        fresh = any(b.address <= address < b.address + b.nbytes for b in self._captured)
+        source, size = ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes)
+        side = ctypes.c_void_p(self._side_stream().cuda_stream)
+        for to in (held.address, address) if fresh else (held.address,):
+            code = self._library.cuMemcpyHtoDAsync_v2(ctypes.c_uint64(to), source, size, side)
+            self._check(code, "copy to it")
+        self._side_stream().synchronize()
+        self.copy(address, held.address, array.nbytes)
+
+    def _side_stream(self) -> Any:
+        if self._side is None:
+            self._side = self._torch.cuda.Stream(self.index)
+        return self._side
+
+    def _refuse(self, what: str) -> None:
+        """While a graph is made: refused here, before the device's library spoils the graph for it."""
+        if self._captured is not None:
+            raise KernelError(f"capture: expected launches, copies, fills and writes only; received a call of {what}.")
+
     def capture(self, enqueue: Callable[[], None]) -> Any:
         """See `spiral.gpu.Driver`."""
+        self.stream.synchronize()  # `_write_to_graph` writes beside the stream, to memory that may have been used
         graph = self._torch.cuda.CUDAGraph()
         blocks = self._captured = []
         try:
-            with self._torch.cuda.graph(graph, stream=self.stream):
+            with self._torch.cuda.graph(graph, stream=self.stream, capture_error_mode="relaxed"):
                 enqueue()
         finally:
             self._captured = None

@@ -34,6 +34,7 @@ from spiral.ops import (
     trigonometric,
 )
 from spiral.ops import embedding as _embedding
+from spiral.ops import linear_activation as _linear_activation
 from spiral.ops import generated as _generated
 from spiral.ops.generated import *
 from spiral.ops.composite import *

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from spiral import philox
 from spiral.backend import Spec
 from spiral.errors import ArgumentError, received
 from spiral.op import F, op
@@ -198,16 +199,20 @@ class SwiGLU:
 
     @staticmethod
     def vjp(need: Any, g: Any, a: Any, b: Any) -> Any:
-        return F.swiglu_grad(g, a, b)
+        if a.shape == b.shape and a.dtype is b.dtype:
+            return F.swiglu_grad(g, a, b)
+        da = like(F.silu_grad(g * b, F.broadcast_to(a, shape=g.shape)), a) if need[0] else None
+        return da, like(g * F.silu(a), b) if need[1] else None
 
     @staticmethod
     def samples(s: Any) -> Any:
         yield s.normal(5, 7), s.normal(5, 7)
+        yield s.normal(5, 1), s.normal(7)
 
 
 @op("swiglu_grad(g, a, b) -> da, db")
 class SwiGLUGrad:
-    """Gradients of swiglu."""
+    """Gradients of swiglu for a and b of one shape."""
 
     internal = True
 
@@ -253,7 +258,9 @@ class GeGLU:
     def vjp(need: Any, g: Any, a: Any, b: Any, approximate: str) -> Any:
         if a.shape == b.shape and a.dtype is b.dtype:
             return F.geglu_grad(g, a, b, approximate=approximate)
-        da = like(F.gelu_grad(g * b, a, approximate=approximate), a) if need[0] else None
+        da = None
+        if need[0]:  # gelu_grad takes operands of one shape
+            da = like(F.gelu_grad(g * b, F.broadcast_to(a, shape=g.shape), approximate=approximate), a)
         return da, like(g * F.gelu(a, approximate=approximate), b) if need[1] else None
 
     @staticmethod
@@ -295,7 +302,7 @@ class GeGLUGrad:
 class Dropout:
     """Zeroes elements with probability p and scales the rest by 1 / (1 - p).
 
-    Element i is kept when word i of the Philox stream (seed, stream) is at least p * 2^32.
+    Element i is kept when word i of the Philox stream (seed, stream) is at least p * 2^32, rounded to a whole number.
     """
 
     @staticmethod
@@ -307,9 +314,7 @@ class Dropout:
 
     @staticmethod
     def oracle(x: Any, p: float, seed: int, stream: int) -> Any:
-        from spiral.philox import random_bits
-
-        keep = random_bits(seed, stream, 0, x.size).reshape(x.shape) >= np.uint32(min(p * 2.0**32, 2.0**32 - 1))
+        keep = philox.kept(seed, stream, x.size, p).reshape(x.shape)
         return np.where(keep, x / (1.0 - p), np.zeros((), x.dtype))
 
     @staticmethod
@@ -319,3 +324,8 @@ class Dropout:
     @staticmethod
     def samples(s: Any) -> Any:
         yield s.normal(5, 7), 0.4, 3, 5
+        yield s.normal(5, 7), 0.0, 3, 5
+        yield s.normal(0, 7), 0.5, 3, 5
+        for part in (0.4, 0.5, 0.6):  # p * 2^32 between the word of an element and the next whole number
+            yield s.normal(5, 7), (int(philox.random_bits(3, 5, 17, 1)[0]) + part) * 2.0**-32, 3, 5
+        yield s.normal(5, 7), 1.0 - 2.0**-40, 3, 5  # rounds to 2^32, which no word reaches

@@ -10,7 +10,7 @@ import numpy as np
 from spiral.backend import Spec
 from spiral.errors import ArgumentError, ShapeError
 from spiral.op import F, op
-from spiral.ops.shapes import like, need_float
+from spiral.ops.shapes import like, need_float, statistics_dtype
 
 
 def _allowed(t: int, s: int, causal: bool, window: int) -> Any:
@@ -79,7 +79,7 @@ class Attention:
             short = (1,) * (4 - mask.ndim) + tuple(mask.shape)
             if mask.ndim > 4 or any(m not in (1, f) for m, f in zip(short, full, strict=True)):
                 raise ShapeError(f"attention: mask must broadcast to {full}; received {tuple(mask.shape)}.")
-        return Spec((b, h, t, d), q.dtype, order=(0, 2, 1, 3)), Spec((b, h, t), q.dtype)
+        return Spec((b, h, t, d), q.dtype, order=(0, 2, 1, 3)), Spec((b, h, t), statistics_dtype(q.dtype))
 
     @staticmethod
     def oracle(q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool, window: int) -> Any:
@@ -186,4 +186,4 @@ class AttentionGrad:
         for causal, window in ((False, 0), (True, 0), (True, 3)):
             q, k, v = s.normal(2, 4, 5, 8), s.normal(2, 2, 7, 8), s.normal(2, 2, 7, 8)
             y, lse = Attention.oracle(q, k, v, None, 0.3, causal, window)
-            yield s.normal(2, 4, 5, 8), q, k, v, y, lse, None, 0.3, causal, window
+            yield s.normal(2, 4, 5, 8), q, k, v, y, lse.astype(np.float32), None, 0.3, causal, window

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from spiral.backend import Spec
+from spiral.backend import Spec, spans
 from spiral.errors import ArgumentError, DTypeError, ShapeError
 from spiral.op import F, op
 from spiral.ops.attention import Attention, AttentionGrad
@@ -15,25 +14,24 @@ from spiral.ops.shapes import need_float, statistics_dtype
 from spiral.placement import host_copy
 
 
-def sequences(starts: Any, tokens: int) -> Iterator[tuple[int, int]]:
-    """(first token, end) of each sequence that has tokens.
-
-    Args:
-        starts: on the host.
-        tokens: how many tokens there are.
-
-    Raises:
-        ArgumentError: starts fall, or leave [0, tokens].
-    """
-    bounds = starts.tolist()
-    for i, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
-        if not 0 <= start <= end <= tokens:
-            raise ArgumentError(
-                f"attention_varlen: starts must not fall, from 0 to at most {tokens}, the tokens of q; received "
-                f"{start} and {end} for sequence {i}."
-            )
-        if start < end:
-            yield start, end
+def _check(q: Any, k: Any, v: Any, starts: Any, window: int) -> None:
+    if q.ndim != 3 or k.ndim != 3 or tuple(k.shape) != tuple(v.shape):
+        raise ShapeError(
+            f"attention_varlen: expected q (T, H, D) and k, v (T, Hk, D); received {tuple(q.shape)}, "
+            f"{tuple(k.shape)} and {tuple(v.shape)}."
+        )
+    if q.shape[0] != k.shape[0] or q.shape[2] != k.shape[2] or k.shape[1] == 0 or q.shape[1] % k.shape[1]:
+        raise ShapeError(
+            "attention_varlen: k must have q's tokens and head size, and a number of heads that divides q's; "
+            f"received q {tuple(q.shape)}, k {tuple(k.shape)}."
+        )
+    if starts.ndim != 1 or starts.shape[0] == 0:
+        raise ShapeError(
+            "attention_varlen: starts must be (B + 1,), the first token of each sequence and the end of the last; "
+            f"received {tuple(starts.shape)}."
+        )
+    if window < 0:
+        raise ArgumentError(f"attention_varlen: window must be 0 (none) or positive; received {window}.")
 
 
 def _batch(x: Any, start: int, end: int) -> Any:
@@ -55,31 +53,16 @@ class AttentionVarlen:
     @staticmethod
     def meta(q: Any, k: Any, v: Any, starts: Any, scale: float, causal: bool, window: int) -> tuple[Spec, Spec]:
         need_float("attention_varlen", q=q, k=k, v=v)
-        if q.ndim != 3 or k.ndim != 3 or tuple(k.shape) != tuple(v.shape):
-            raise ShapeError(
-                f"attention_varlen: expected q (T, H, D) and k, v (T, Hk, D); received {tuple(q.shape)}, "
-                f"{tuple(k.shape)} and {tuple(v.shape)}."
-            )
-        if q.shape[0] != k.shape[0] or q.shape[2] != k.shape[2] or k.shape[1] == 0 or q.shape[1] % k.shape[1]:
-            raise ShapeError(
-                "attention_varlen: k must have q's tokens and head size, and a number of heads that divides q's; "
-                f"received q {tuple(q.shape)}, k {tuple(k.shape)}."
-            )
         if starts.dtype.kind not in ("int", "uint"):
             raise DTypeError(f"attention_varlen: starts must be integers; received {starts.dtype.name}.")
-        if starts.ndim != 1 or starts.shape[0] == 0:
-            raise ShapeError(
-                "attention_varlen: starts must be (B + 1,), the first token of each sequence and the end of the last; "
-                f"received {tuple(starts.shape)}."
-            )
-        if window < 0:
-            raise ArgumentError(f"attention_varlen: window must be 0 (none) or positive; received {window}.")
+        _check(q, k, v, starts, window)
         return Spec(tuple(q.shape), q.dtype), Spec((q.shape[1], q.shape[0]), statistics_dtype(q.dtype))
 
     @staticmethod
     def oracle(q: Any, k: Any, v: Any, starts: Any, scale: float, causal: bool, window: int) -> Any:
+        _check(q, k, v, starts, window)  # slices of other shapes would be taken as they are
         y, lse = np.zeros_like(q), np.full((q.shape[1], q.shape[0]), -np.inf, q.dtype)
-        for start, end in sequences(starts, q.shape[0]):
+        for _, start, end in spans("attention_varlen", starts.tolist(), q.shape[0]):
             qi, ki, vi = (_batch(x, start, end) for x in (q, k, v))
             yi, li = Attention.oracle(qi, ki, vi, None, scale, causal, window)
             y[start:end], lse[:, start:end] = yi[0].swapaxes(0, 1), li[0]
@@ -88,14 +71,15 @@ class AttentionVarlen:
     @staticmethod
     def decompose(q: Any, k: Any, v: Any, starts: Any, scale: float, causal: bool, window: int) -> Any:
         # sequence by sequence: one attention with a mask would store T x T numbers and compute them all
-        def batch(x: Any, start: int, end: int) -> Any:
+        def one(x: Any, start: int, end: int) -> Any:
             return F.expand_dims(F.permute_dims(F.getitem(x, index=(slice(start, end),)), (1, 0, 2)), axis=0)
 
+        _check(q, k, v, starts, window)
         parts, last = [], 0
-        for start, end in sequences(host_copy(starts), q.shape[0]):
+        for _, start, end in spans("attention_varlen", host_copy(starts).tolist(), q.shape[0]):
             if last < start:
                 parts.append(F.zeros_of(q, (start - last, *q.shape[1:])))
-            qi, ki, vi = (batch(x, start, end) for x in (q, k, v))
+            qi, ki, vi = (one(x, start, end) for x in (q, k, v))
             y = F.attention(qi, ki, vi, None, scale=scale, causal=causal, window=window)
             parts.append(F.permute_dims(F.reshape(y, y.shape[1:]), (1, 0, 2)))
             last = end
@@ -152,7 +136,7 @@ class AttentionVarlenGrad:
         g: Any, q: Any, k: Any, v: Any, starts: Any, y: Any, lse: Any, scale: float, causal: bool, window: int
     ) -> Any:
         found = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
-        for start, end in sequences(starts, q.shape[0]):
+        for _, start, end in spans("attention_varlen", starts.tolist(), q.shape[0]):
             gi, qi, ki, vi, yi = (_batch(x, start, end) for x in (g, q, k, v, y))
             each = AttentionGrad.oracle(gi, qi, ki, vi, yi, lse[None, :, start:end], None, scale, causal, window)
             for whole, part in zip(found, each, strict=True):

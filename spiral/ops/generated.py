@@ -79,6 +79,7 @@ __all__ = [
     'erf',
     'exp',
     'expm1',
+    'fill_',
     'flip',
     'floor',
     'floor_divide',
@@ -105,6 +106,7 @@ __all__ = [
     'less',
     'less_equal',
     'linear',
+    'linear_activation',
     'linear_cross_entropy',
     'linear_cross_entropy_grad',
     'linear_grad',
@@ -628,7 +630,7 @@ _dropout = OPS['dropout'].call
 def dropout(x: Tensor, /, *, p: float, seed: int, stream: int) -> Tensor:
     """Zeroes elements with probability p and scales the rest by 1 / (1 - p).
     
-    Element i is kept when word i of the Philox stream (seed, stream) is at least p * 2^32.
+    Element i is kept when word i of the Philox stream (seed, stream) is at least p * 2^32, rounded to a whole number.
     """
     return _dropout(x, p, seed, stream)  # type: ignore[no-any-return]
 
@@ -698,6 +700,14 @@ _expm1 = OPS['expm1'].call
 def expm1(x: Tensor, /) -> Tensor:
     """exp(x) - 1, exact near 0."""
     return _expm1(x)  # type: ignore[no-any-return]
+
+
+_fill_ = OPS['fill_'].call
+
+
+def fill_(x: Tensor, /, *, value: float) -> None:
+    """Overwrites every element of x with one value, rounded to the dtype of x; constants on devices are made by it."""
+    return _fill_(x, value)  # type: ignore[no-any-return]
 
 
 _flip = OPS['flip'].call
@@ -913,6 +923,18 @@ _linear = OPS['linear'].call
 def linear(x: Tensor, weight: Tensor, /, bias: Tensor | None = None, *, activation: str = 'none') -> Tensor:
     """act(x @ weight.T + bias): weight (out, in), x (..., in); activation none or relu."""
     return _linear(x, weight, bias, activation)  # type: ignore[no-any-return]
+
+
+_linear_activation = OPS['linear_activation'].call
+
+
+def linear_activation(x: Tensor, weight: Tensor, /, bias: Tensor | None = None, residual: Tensor | None = None, *, activation: str = 'none') -> Tensor:
+    """act(x @ weight.T + bias) + residual: weight (out, in), x (..., in), residual (..., out).
+    
+    The activation is none, relu, gelu, gelu_tanh or silu. Where there is one, its argument is kept for the
+    backward: computing it again would cost the product a second time.
+    """
+    return _linear_activation(x, weight, bias, residual, activation)  # type: ignore[no-any-return]
 
 
 _linear_cross_entropy = OPS['linear_cross_entropy'].call
@@ -1488,7 +1510,7 @@ _swiglu_grad = OPS['swiglu_grad'].call
 
 
 def swiglu_grad(g: Tensor, a: Tensor, b: Tensor, /) -> tuple[Tensor, Tensor]:
-    """Gradients of swiglu."""
+    """Gradients of swiglu for a and b of one shape."""
     return _swiglu_grad(g, a, b)  # type: ignore[no-any-return]
 
 

@@ -60,9 +60,21 @@ class GroupNorm:
 
     @staticmethod
     def decompose(x: Any, weight: Any, bias: Any, groups: int, eps: float) -> Any:
-        y = F.reshape(F.layer_norm(F.reshape(x, _grouped(x, groups)), None, None, eps=eps), x.shape)
-        y = y if weight is None else y * F.reshape(weight, _wide(x))
-        return y if bias is None else y + F.reshape(bias, _wide(x))
+        shape = x.shape
+        channels = shape[1:2]
+        if (
+            not channels
+            or groups < 1
+            or channels[0] % groups
+            or (weight is not None and weight.shape != channels)
+            or (bias is not None and bias.shape != channels)
+        ):
+            GroupNorm.meta(x, weight, bias, groups, eps)  # says what is wrong; it costs more than asking
+        rows = (shape[0], groups, channels[0] // groups * math.prod(shape[2:]))
+        wide = channels + (1,) * (len(shape) - 2)
+        y = F.reshape(F.layer_norm(F.reshape(x, rows), None, None, eps=eps), shape)
+        y = y if weight is None else y * F.reshape(weight, wide)
+        return y if bias is None else y + F.reshape(bias, wide)
 
     @staticmethod
     def vjp(need: Any, g: Any, x: Any, weight: Any, mean: Any, rstd: Any, groups: int) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from spiral.backend import Spec
-from spiral.errors import ArgumentError, DTypeError, ShapeError
+from spiral.backend import Spec, spans
+from spiral.errors import DTypeError, ShapeError
 from spiral.op import F, op
 from spiral.ops.shapes import need_float, result_dtype
 from spiral.placement import host_copy
@@ -22,26 +22,9 @@ def _check(name: str, sizes: Any, groups: int | None) -> None:
         raise ShapeError(f"{name}: sizes must be {wanted}; received {tuple(sizes.shape)}.")
 
 
-def spans(name: str, sizes: Any, rows: int) -> Iterator[tuple[int, int, int]]:
-    """(group, first row, end) of each group that has rows.
-
-    Args:
-        sizes: on the host.
-        rows: how many rows there are.
-
-    Raises:
-        ArgumentError: a size is negative, or they add up to more than the rows.
-    """
-    start = 0
-    for i, size in enumerate(sizes.tolist()):
-        if size < 0 or start + size > rows:
-            raise ArgumentError(
-                f"{name}: sizes must not be negative and add up to at most {rows}, the rows of x; received {size} for "
-                f"group {i} after {start} rows."
-            )
-        if size:
-            yield i, start, start + size
-        start += size
+def bounds(sizes: Any) -> list[int]:
+    """The first row of each group and the end of the last; sizes are on the host."""
+    return list(accumulate(sizes.tolist(), initial=0))
 
 
 def _rows(x: Any, start: int, end: int) -> Any:
@@ -71,15 +54,18 @@ class GroupedMatMul:
 
     @staticmethod
     def oracle(x: Any, weight: Any, sizes: Any) -> Any:
+        if len(sizes) != len(weight):
+            raise ValueError("a size per matrix")  # the dispatcher asks meta for the whole message
         y = np.zeros((x.shape[0], weight.shape[2]), np.result_type(x, weight))
-        for i, start, end in spans("grouped_matmul", sizes, x.shape[0]):
+        for i, start, end in spans("grouped_matmul", bounds(sizes), x.shape[0]):
             y[start:end] = x[start:end] @ weight[i]
         return y
 
     @staticmethod
     def decompose(x: Any, weight: Any, sizes: Any) -> Any:
+        GroupedMatMul.meta(x, weight, sizes)
         parts, last = [], 0
-        for i, start, end in spans("grouped_matmul", host_copy(sizes), x.shape[0]):
+        for i, start, end in spans("grouped_matmul", bounds(host_copy(sizes)), x.shape[0]):
             parts.append(F.matmul(_rows(x, start, end), F.getitem(weight, index=(i,))))
             last = end
         if last < x.shape[0] or not parts:
@@ -124,7 +110,7 @@ class GroupedMatMulGrad:
     @staticmethod
     def oracle(g: Any, x: Any, sizes: Any) -> Any:
         dw = np.zeros((len(sizes), x.shape[1], g.shape[1]), np.result_type(g, x))
-        for i, start, end in spans("grouped_matmul_grad", sizes, x.shape[0]):
+        for i, start, end in spans("grouped_matmul_grad", bounds(sizes), x.shape[0]):
             dw[i] = x[start:end].T @ g[start:end]
         return dw
 
@@ -133,7 +119,7 @@ class GroupedMatMulGrad:
         dtype = result_dtype(g, x)
         none = F.zeros_of(x, (x.shape[1], g.shape[1]))
         parts = [none if none.dtype is dtype else F.astype(none, dtype)] * sizes.shape[0]
-        for i, start, end in spans("grouped_matmul_grad", host_copy(sizes), x.shape[0]):
+        for i, start, end in spans("grouped_matmul_grad", bounds(host_copy(sizes)), x.shape[0]):
             parts[i] = F.matmul(F.matrix_transpose(_rows(x, start, end)), _rows(g, start, end))
         return F.stack(parts) if parts else F.zeros_of(x, (0, x.shape[1], g.shape[1]))
 

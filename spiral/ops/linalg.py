@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,8 @@ class LinearGrad:
     @staticmethod
     def oracle(g: Any, x: Any, weight: Any, need_x: bool, need_weight: bool, need_bias: bool) -> Any:
         none = np.zeros(0, g.dtype)
-        g2, x2 = g.reshape(-1, weight.shape[0]), x.reshape(-1, weight.shape[1])
+        rows = math.prod(g.shape[:-1])  # -1 would stand for anything where a layer has no inputs
+        g2, x2 = g.reshape(rows, weight.shape[0]), x.reshape(rows, weight.shape[1])
         return (
             np.matmul(g, weight) if need_x else none,
             g2.T @ x2 if need_weight else none,
@@ -141,7 +143,8 @@ class LinearGrad:
 
     @staticmethod
     def decompose(g: Any, x: Any, weight: Any, need_x: bool, need_weight: bool, need_bias: bool) -> Any:
-        g2, x2 = F.reshape(g, (-1, weight.shape[0])), F.reshape(x, (-1, weight.shape[1]))
+        rows = math.prod(g.shape[:-1])
+        g2, x2 = F.reshape(g, (rows, weight.shape[0])), F.reshape(x, (rows, weight.shape[1]))
         none = F.getitem(F.reshape(g, (-1,)), index=(slice(0, 0),))
         return (
             F.matmul(g, weight) if need_x else none,
@@ -153,3 +156,4 @@ class LinearGrad:
     def samples(s: Any) -> Any:
         yield s.normal(2, 5, 3), s.normal(2, 5, 7), s.normal(3, 7), True, True, True
         yield s.normal(5, 3), s.normal(5, 7), s.normal(3, 7), False, True, False
+        yield s.normal(2, 5, 3), s.normal(2, 5, 0), s.normal(3, 0), True, True, True

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from spiral.backend import Spec
+from spiral.dtype import float32
 from spiral.errors import ArgumentError, DTypeError, ShapeError, received
 from spiral.op import F, op
 from spiral.ops.loss import _REDUCTIONS, _rows
@@ -68,11 +69,20 @@ class LinearCrossEntropy:
     def decompose(
         x: Any, weight: Any, targets: Any, ignore_index: int, label_smoothing: float, z_loss: float, reduction: str
     ) -> Any:
-        options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing, "z_loss": z_loss}
+        if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1] or targets.shape != x.shape[:1]:
+            LinearCrossEntropy.meta(x, weight, targets, ignore_index, label_smoothing, z_loss, reduction)
         n, v = x.shape[0], weight.shape[0]
-        if n * v <= _WHOLE or n < 2:
-            return F.cross_entropy(_logits(x, weight), targets, reduction=reduction, **options)
-        return _in_chunks(x, weight, targets, reduction, rows_at_once(n, v), options)
+        if n * v > _WHOLE and n > 1:
+            options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing, "z_loss": z_loss}
+            return _in_chunks(x, weight, targets, reduction, rows_at_once(n, v), options)
+        return F.cross_entropy(
+            _logits(x, weight),
+            targets,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            reduction=reduction,
+        )
 
     @staticmethod
     def vjp(
@@ -123,8 +133,7 @@ def rows_at_once(n: int, v: int) -> int:
 
 def _logits(x: Any, weight: Any) -> Any:
     logits = F.linear(x, weight, None)
-    wide = statistics_dtype(logits.dtype)
-    return logits if logits.dtype is wide else F.astype(logits, wide)
+    return F.astype(logits, float32) if logits.dtype.storage_only else logits
 
 
 def _in_chunks(x: Any, weight: Any, targets: Any, reduction: str, rows: int, options: dict[str, Any]) -> Any:

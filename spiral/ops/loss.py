@@ -9,7 +9,7 @@ import numpy as np
 from spiral.backend import Spec
 from spiral.errors import ArgumentError, DTypeError, IndexingError, ShapeError, received
 from spiral.op import F, op
-from spiral.ops.shapes import need_float
+from spiral.ops.shapes import need_float, statistics_dtype
 
 _REDUCTIONS = ("none", "mean", "sum")
 
@@ -56,8 +56,9 @@ class CrossEntropy:
             raise ArgumentError(
                 f"cross_entropy: reduction must be one of {_REDUCTIONS}; received {received(reduction)}."
             )
-        rows = Spec(tuple(targets.shape), logits.dtype)
-        return (rows if reduction == "none" else Spec((), logits.dtype)), rows
+        rows = tuple(targets.shape)
+        loss = Spec(rows if reduction == "none" else (), logits.dtype)
+        return loss, Spec(rows, statistics_dtype(logits.dtype))
 
     @staticmethod
     def oracle(
@@ -119,6 +120,8 @@ class CrossEntropy:
         for reduction in _REDUCTIONS:
             yield s.normal(7, 11), s.integers(0, 11, 7), -100, 0.0, 0.0, reduction
         yield s.normal(7, 65, scale=10.0), s.integers(0, 65, 7), 3, 0.1, 1e-3, "mean"
+        yield s.normal(3, 1025), s.integers(0, 1025, 3), -100, 0.0, 0.0, "mean"
+        yield s.normal(33, 5).T, np.array([0, 32, -7, 5, -7]), -7, 0.0, 0.0, "sum"
 
 
 @op(
@@ -161,6 +164,6 @@ class CrossEntropyGrad:
     @staticmethod
     def samples(s: Any) -> Any:
         x, t = s.normal(7, 11), s.integers(0, 11, 7)
-        lse = np.log(np.exp(x).sum(1))
+        lse = np.log(np.exp(x).sum(1)).astype(np.float32)
         yield s.normal(), x, t, lse, -100, 0.0, 0.0, "mean"
         yield s.normal(7), x, t, lse, 3, 0.1, 1e-3, "none"

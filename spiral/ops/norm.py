@@ -8,7 +8,17 @@ import numpy as np
 
 from spiral.backend import Spec
 from spiral.op import F, op
-from spiral.ops.shapes import axes_of, need_float, need_shape
+from spiral.ops.shapes import axes_of, narrowed, need_float, need_shape, statistics_dtype, widened
+
+
+def _statistics(x: Any) -> tuple[Any, Any]:
+    """Mean and rstd of the rows of a sample, as the layer norm saves them."""
+    return x.mean(-1).astype(np.float32), (1.0 / np.sqrt(x.var(-1) + 1e-5)).astype(np.float32)
+
+
+def _reciprocal_root(x: Any) -> Any:
+    """rstd of the rows of a sample, as the RMS norm saves it."""
+    return (1.0 / np.sqrt((x * x).mean(-1) + 1e-6)).astype(np.float32)
 
 
 @op("layer_norm(x, weight?, bias?, *, eps: float = 1e-5) -> y, mean:hidden, rstd:hidden")
@@ -21,7 +31,7 @@ class LayerNorm:
         why = f"the last axis of x {tuple(x.shape)}"
         need_shape("layer_norm", "weight", weight, tuple(x.shape[-1:]), why)
         need_shape("layer_norm", "bias", bias, tuple(x.shape[-1:]), why)
-        row = Spec(tuple(x.shape[:-1]), x.dtype)
+        row = Spec(tuple(x.shape[:-1]), statistics_dtype(x.dtype))
         return Spec(tuple(x.shape), x.dtype), row, row
 
     @staticmethod
@@ -36,10 +46,11 @@ class LayerNorm:
 
     @staticmethod
     def decompose(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+        dtype, x = x.dtype, widened(x)
         d = x - F.mean(x, axis=-1, keepdims=True)
         y = d * F.rsqrt(F.mean(d * d, axis=-1, keepdims=True) + eps)
-        y = y if weight is None else y * weight
-        return y if bias is None else y + bias
+        y = y if weight is None else y * widened(weight)
+        return narrowed(y if bias is None else y + widened(bias), dtype)
 
     @staticmethod
     def vjp(need: Any, g: Any, x: Any, weight: Any, mean: Any, rstd: Any) -> Any:
@@ -79,7 +90,9 @@ class LayerNormGrad:
     def samples(s: Any) -> Any:
         for shape in ((4, 8), (2, 3, 65)):
             x = s.normal(*shape)
-            yield s.normal(*shape), x, s.normal(shape[-1]), x.mean(-1), 1.0 / np.sqrt(x.var(-1) + 1e-5)
+            yield s.normal(*shape), x, s.normal(shape[-1]), *_statistics(x)
+        x = s.normal(9, 33)
+        yield s.normal(33, 9).T, x, None, *_statistics(x)
 
 
 @op("rms_norm(x, weight?, *, eps: float = 1e-6) -> y, rstd:hidden")
@@ -90,7 +103,7 @@ class RMSNorm:
     def meta(x: Any, weight: Any, eps: float) -> tuple[Spec, Spec]:
         need_float("rms_norm", x=x)
         need_shape("rms_norm", "weight", weight, tuple(x.shape[-1:]), f"the last axis of x {tuple(x.shape)}")
-        return Spec(tuple(x.shape), x.dtype), Spec(tuple(x.shape[:-1]), x.dtype)
+        return Spec(tuple(x.shape), x.dtype), Spec(tuple(x.shape[:-1]), statistics_dtype(x.dtype))
 
     @staticmethod
     def oracle(x: Any, weight: Any, eps: float) -> Any:
@@ -100,8 +113,9 @@ class RMSNorm:
 
     @staticmethod
     def decompose(x: Any, weight: Any, eps: float) -> Any:
+        dtype, x = x.dtype, widened(x)
         y = x * F.rsqrt(F.mean(x * x, axis=-1, keepdims=True) + eps)
-        return y if weight is None else y * weight
+        return narrowed(y if weight is None else y * widened(weight), dtype)
 
     @staticmethod
     def vjp(need: Any, g: Any, x: Any, weight: Any, rstd: Any) -> Any:
@@ -113,6 +127,7 @@ class RMSNorm:
         yield s.normal(4, 8), s.normal(8), 1e-6
         yield s.normal(2, 3, 65), None, 1e-6
         yield s.normal(0, 4), s.normal(4), 1e-6
+        yield s.normal(2, 1025), s.normal(1025), 1e-6
 
 
 @op("rms_norm_grad(g, x, weight?, rstd) -> dx, dw")
@@ -137,7 +152,9 @@ class RMSNormGrad:
     def samples(s: Any) -> Any:
         for shape in ((4, 8), (2, 3, 65)):
             x = s.normal(*shape)
-            yield s.normal(*shape), x, s.normal(shape[-1]), 1.0 / np.sqrt((x * x).mean(-1) + 1e-6)
+            yield s.normal(*shape), x, s.normal(shape[-1]), _reciprocal_root(x)
+        x = s.normal(9, 33)
+        yield s.normal(33, 9).T, x, None, _reciprocal_root(x)
 
 
 class _Softmax:
@@ -154,6 +171,12 @@ class _Softmax:
         yield s.normal(4, 8), 0
         yield s.normal(2, 1), -1
         yield s.normal(0, 4), -1
+        yield s.normal(2, 1025), -1
+        yield s.normal(3, 40, 2).transpose(2, 0, 1), 1
+        masked = s.normal(4, 33)
+        masked[0, 5:], masked[1, :32], masked[2, 7] = -np.inf, -np.inf, np.nan
+        yield masked, -1
+        yield masked, 0
 
 
 @op("softmax(x, *, axis: int = -1) -> y")
@@ -167,8 +190,9 @@ class Softmax(_Softmax):
 
     @staticmethod
     def decompose(x: Any, axis: int) -> Any:
+        dtype, x = x.dtype, widened(x)
         e = F.exp(x - F.max(x.detach(), axis=axis, keepdims=True))
-        return e / F.sum(e, axis=axis, keepdims=True)
+        return narrowed(e / F.sum(e, axis=axis, keepdims=True), dtype)
 
     @staticmethod
     def vjp(need: Any, g: Any, y: Any, axis: int) -> Any:
@@ -197,6 +221,7 @@ class SoftmaxGrad:
     def samples(s: Any) -> Any:
         yield s.normal(4, 8), s.uniform(4, 8), -1
         yield s.normal(4, 8), s.uniform(4, 8), 0
+        yield s.normal(3, 65), s.uniform(65, 3).T, -1
 
 
 @op("log_softmax(x, *, axis: int = -1) -> y")
@@ -210,8 +235,9 @@ class LogSoftmax(_Softmax):
 
     @staticmethod
     def decompose(x: Any, axis: int) -> Any:
+        dtype, x = x.dtype, widened(x)
         d = x - F.max(x.detach(), axis=axis, keepdims=True)
-        return d - F.log(F.sum(F.exp(d), axis=axis, keepdims=True))
+        return narrowed(d - F.log(F.sum(F.exp(d), axis=axis, keepdims=True)), dtype)
 
     @staticmethod
     def vjp(need: Any, g: Any, y: Any, axis: int) -> Any:

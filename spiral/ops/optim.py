@@ -201,20 +201,29 @@ class Adafactor(_Step):
         params: Any, grads: Any, rows: Any, columns: Any, variances: Any, lr: float, beta2_decay: float, eps1: float,
         eps2: float, d: float, weight_decay: float, step: int,
     ) -> None:  # fmt: skip
-        share = step**beta2_decay
+        averages, values = [], []
+        for p, g, row, column, variance in zip(params, grads, rows, columns, variances, strict=True):
+            if g is None or not p.size:
+                continue
+            square = F.square(g)
+            if variance is None:
+                averages += [row, column]
+                values += [F.mean(square, axis=-1, keepdims=True), F.mean(square, axis=-2, keepdims=True)]
+            else:
+                averages.append(variance)
+                values.append(square)
+        if not averages:
+            return
+        F.ema_(averages, values, decay=1.0 - step**beta2_decay)
         for p, g, row, column, variance in zip(params, grads, rows, columns, variances, strict=True):
             if g is None or not p.size:
                 continue
             alpha = F.maximum(_root_mean_square(p), eps2) * min(lr, 1.0 / math.sqrt(step))
             if weight_decay:
                 F.scale_([p], factor=1.0 - lr * weight_decay)
-            square = F.square(g)
             if variance is None:
-                _move(row, F.mean(square, axis=-1, keepdims=True), share)
-                _move(column, F.mean(square, axis=-2, keepdims=True), share)
                 estimate = row * column / F.maximum(F.mean(row, axis=-2, keepdims=True), eps1)
             else:
-                _move(variance, square, share)
                 estimate = variance
             update = F.rsqrt(F.maximum(estimate, eps1 * eps1)) * g
             F.copy_(p, p - update * (alpha / F.maximum(_root_mean_square(update) / d, 1.0)))
@@ -244,10 +253,6 @@ def _moment_shape(what: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
 
 def _root_mean_square(x: Any) -> Any:
     return F.sqrt(F.mean(F.square(x)))
-
-
-def _move(average: Any, value: Any, share: float) -> None:
-    F.copy_(average, average + (value - average) * share)
 
 
 @op("grad_norm(*grads) -> norm")
@@ -396,3 +401,29 @@ class Copy(_Step):
     @staticmethod
     def samples(s: Any) -> Any:
         yield s.normal(3, 5), s.normal(5)
+
+
+@op("fill_(x, *, value: float) -> ()")
+class Fill(_Step):
+    """Overwrites every element of x with one value, rounded to the dtype of x; constants on devices are made by it."""
+
+    mutates = ("x",)
+
+    @staticmethod
+    def meta(x: Any, value: float) -> tuple[Spec, ...]:
+        return ()
+
+    @staticmethod
+    def oracle(x: Any, value: float) -> tuple[()]:
+        x[...] = value
+        return ()
+
+    @staticmethod
+    def samples(s: Any) -> Any:
+        yield s.normal(3, 5), 1.5
+        yield s.normal(2049), 0.0
+        yield s.normal(7), -0.0
+        yield s.normal(4, 6)[:, ::2], -2.0
+        yield s.integers(0, 9, 5), 3
+        yield s.normal(), 1.0
+        yield s.normal(0, 4), 1.0

@@ -30,6 +30,8 @@ class Binary:
         yield s.normal(0, 4), s.normal(4)
         yield s.array(EDGE), s.array(EDGE[::-1])
         yield s.normal(), s.normal(1, 1)
+        yield s.normal(4, 10)[:, 1:], s.normal(9)
+        yield s.integers(-9, 9, 4, 5), s.integers(-3, 4, 5)
 
 
 class BinaryFloat(Binary):
@@ -68,6 +70,7 @@ class Unary:
         yield (s.normal(4, 6).T,)
         yield (s.normal(0),)
         yield (s.normal(1025),)
+        yield (s.normal(3, 6)[:, 1:],)
         yield (s.array(EDGE),)
         yield (s.normal(),)
 

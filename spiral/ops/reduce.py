@@ -29,6 +29,8 @@ class _Reduce:
         yield s.normal(3, 1025), -1, False
         yield s.normal(300, 7), 0, False
         yield s.normal(6, 8).T, 0, True
+        yield s.normal(3, 4, 33).transpose(2, 0, 1), (0, 2), False
+        yield s.normal(4, 5, 18)[1:, ::-1, 1:], (0, 2), True
         yield s.normal(), None, False
 
 
@@ -124,6 +126,14 @@ class _Extreme(_Reduce):
         return Spec(reduced(tuple(x.shape), axes, keepdims), x.dtype)
 
     @staticmethod
+    def samples(s: Any) -> Any:
+        yield from _Reduce.samples(s)
+        x = s.normal(3, 70)
+        x[0, 69], x[1, 3], x[2] = np.nan, np.inf, -np.inf
+        yield x, 1, False
+        yield x, 0, False
+
+    @staticmethod
     def vjp(need: Any, g: Any, x: Any, y: Any, axis: Any, keepdims: bool) -> Any:
         hit = F.astype(F.equal(x, _spread(y, x, axis, keepdims)), g.dtype)
         share = hit / F.sum(hit, axis=axis, keepdims=True)
@@ -188,6 +198,12 @@ class _Arg:
     def samples(s: Any) -> Any:
         yield s.normal(4, 5, 6), None, False
         yield s.normal(4, 5, 6), 1, True
+        yield s.normal(33, 5).T[:, ::-1], 1, False
+        x = np.round(s.normal(4, 70))  # ties: the first counts
+        x[1, 5], x[1, 69] = np.nan, np.nan
+        yield x, 1, False
+        yield x, 0, False
+        yield x, None, False
 
 
 @op("argmax(x, *, axis: int | None = None, keepdims: bool = False) -> y")
@@ -242,6 +258,7 @@ class Var:
     def samples(s: Any) -> Any:
         yield s.normal(4, 5), None, 0.0, False
         yield s.normal(4, 5), 1, 1.0, True
+        yield s.normal(2, 129, 3, shift=50.0), (0, 1), 0.0, False
 
 
 class _Cumulative:
@@ -256,6 +273,8 @@ class _Cumulative:
         yield s.normal(4, 5), 0
         yield s.normal(4, 5), -1
         yield s.normal(3, 0), -1
+        yield s.normal(2, 33, 3), 1
+        yield s.normal(65, 2).T, -1
 
 
 @op("cumulative_sum(x, *, axis: int = -1) -> y")

@@ -44,12 +44,16 @@ class AddRMSNorm:
 
     @staticmethod
     def oracle(x: Any, residual: Any, weight: Any, eps: float) -> Any:
+        if x.shape != residual.shape:
+            raise ValueError("x and residual must have one shape")  # the dispatcher asks meta for the whole message
         summed = x + residual
         y, rstd = RMSNorm.oracle(summed, weight, eps)
         return y, summed, rstd
 
     @staticmethod
     def decompose(x: Any, residual: Any, weight: Any, eps: float) -> Any:
+        if x.shape != residual.shape:  # the sum would broadcast
+            AddRMSNorm.meta(x, residual, weight, eps)
         summed = x + residual
         return F.rms_norm(summed, weight, eps=eps), summed
 
@@ -121,12 +125,16 @@ class AddLayerNorm:
 
     @staticmethod
     def oracle(x: Any, residual: Any, weight: Any, bias: Any, eps: float) -> Any:
+        if x.shape != residual.shape:
+            raise ValueError("x and residual must have one shape")  # the dispatcher asks meta for the whole message
         summed = x + residual
         y, mean, rstd = LayerNorm.oracle(summed, weight, bias, eps)
         return y, summed, mean, rstd
 
     @staticmethod
     def decompose(x: Any, residual: Any, weight: Any, bias: Any, eps: float) -> Any:
+        if x.shape != residual.shape:  # the sum would broadcast
+            AddLayerNorm.meta(x, residual, weight, bias, eps)
         summed = x + residual
         return F.layer_norm(summed, weight, bias, eps=eps), summed
 

@@ -74,16 +74,22 @@ class TopK:
 
     @staticmethod
     def meta(x: Any, k: int, axis: int, largest: bool) -> tuple[Spec, Spec]:
+        a = TopK.check(x, k, axis)
+        shape = (*x.shape[:a], k, *x.shape[a + 1 :])
+        return Spec(shape, x.dtype), Spec(shape, DEFAULT_INT)
+
+    @staticmethod
+    def check(x: Any, k: int, axis: int) -> int:
         (a,) = axes_of("top_k", axis, x.ndim)
         if not isinstance(k, int) or isinstance(k, bool) or not 0 <= k <= x.shape[a]:
             raise ArgumentError(
                 f"top_k: k must be in [0, {x.shape[a]}], the length of axis {axis}; received {received(k)}."
             )
-        shape = (*x.shape[:a], k, *x.shape[a + 1 :])
-        return Spec(shape, x.dtype), Spec(shape, DEFAULT_INT)
+        return a
 
     @staticmethod
     def oracle(x: Any, k: int, axis: int, largest: bool) -> Any:
+        TopK.check(x, k, axis)  # NumPy takes other numbers for k
         if largest:  # from behind, so that equal elements keep their order
             order = x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, stable=True), axis)
         else:
@@ -93,7 +99,7 @@ class TopK:
 
     @staticmethod
     def decompose(x: Any, k: int, axis: int, largest: bool) -> Any:
-        (a,) = axes_of("top_k", axis, x.ndim)
+        a = TopK.check(x, k, axis)
         order = F.argsort(x.detach(), axis=a, descending=largest)
         indices = F.getitem(order, index=(*(slice(None),) * a, slice(0, k)))
         return F.take_along_axis(x, indices, axis=a), indices

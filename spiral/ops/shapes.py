@@ -110,6 +110,16 @@ def statistics_dtype(dtype: DType) -> DType:
     return float32 if dtype.storage_only else dtype
 
 
+def widened(x: Any) -> Any:
+    """A 16-bit tensor as float32, for decompositions: steps in between must neither overflow nor round."""
+    return F.astype(x, float32) if x.dtype.storage_only else x
+
+
+def narrowed(y: Any, dtype: DType) -> Any:
+    """A result that was computed wide, rounded once to the dtype it shall have."""
+    return y if y.dtype is dtype else F.astype(y, dtype)
+
+
 def same(x: Any) -> Spec:
     return Spec(tuple(x.shape), x.dtype)
 

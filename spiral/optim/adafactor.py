@@ -72,8 +72,8 @@ class Adafactor(Optimizer):
         for dtype, numbers in by_dtype.items():  # one call, unless dtypes with other resolutions are mixed
             states = [self.state[params[i]] for i in numbers]
             ops.adafactor(
-                [params[i].detach() for i in numbers],
-                [grads[i].detach() for i in numbers],
+                [params[i] for i in numbers],
+                [grads[i] for i in numbers],
                 *([state.get(slot) for state in states] for slot in self.slots),
                 lr=group["lr"],
                 beta2_decay=group["beta2_decay"],

@@ -204,6 +204,7 @@ class StepEnd(PluginEvent):
         seconds: wall time.
         tokens: that it saw.
         skipped: whether the weights stayed because a float16 gradient overflowed.
+        peak_memory: the most bytes that tensors took within it on its device; 0 where nobody counts.
     """
 
     step: int
@@ -213,6 +214,7 @@ class StepEnd(PluginEvent):
     seconds: float
     tokens: int
     skipped: bool = False
+    peak_memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,18 @@ class HostStream:
             self._graph.calls.append(lambda: call(*args, kept.address))
         return True
 
+    def keep_write(self, address: int, array: np.ndarray[Any, Any]) -> bool:
+        """Whether a write is left to the graph that is being made, which has these values at every launch.
+
+        Memory that was made meanwhile is also written now.
+        """
+        if self._graph is None:
+            return False
+        values = array.copy()
+        write: Callable[..., None] = self.write  # type: ignore[attr-defined]
+        self._graph.calls.append(lambda: write(address, values))
+        return not any(b.address <= address < b.address + b.nbytes for b in self._graph.blocks)
+
     def keep_block(self, block: Any) -> None:
         """Has a graph that is being made keep memory that its calls use."""
         if self._graph is not None:
@@ -100,4 +112,4 @@ class HostStream:
     def refuse(self, what: str) -> None:
         """Raises KernelError while a graph is being made."""
         if self._graph is not None:
-            raise KernelError(f"capture: expected launches, copies and fills only; received a call of {what}.")
+            raise KernelError(f"capture: expected launches, copies, fills and writes only; received a call of {what}.")

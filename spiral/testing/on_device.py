@@ -217,6 +217,7 @@ def check_determinism(op: Op, backend: str, device: str) -> None:
                     check_refusal(op, as_device(device), error)
                     return
             mutated = [t for i in op.mutated for t in (tensors[i] if isinstance(tensors[i], list) else [tensors[i]])]
+            mutated = [t for t in mutated if t is not None]
             outs = mutated if op.mutated else outs if isinstance(outs, tuple) else (outs,)
             runs.append([values(o) for o in outs])
         for first, second in zip(*runs, strict=True):
@@ -261,8 +262,8 @@ def _gradients(op: Op, inputs: Any, attrs: Any, dtype: Any, device: str) -> list
     outs = [
         o for o in (outs if isinstance(outs, tuple) else (outs,)) if o._node is not None and o.dtype.kind == "float"
     ]
-    if not outs:
-        return []
+    if not outs:  # of nothing, such as a batch without rows
+        return [np.zeros(t.shape) for t in leaves]
     rng = np.random.default_rng(1)
     weights = [sp.asarray(np.asarray(rng.standard_normal(o.shape)), dtype=o.dtype).to(device) for o in outs]
     totals = [(o * w).sum() for o, w in zip(outs, weights, strict=True)]

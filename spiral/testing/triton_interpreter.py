@@ -6,12 +6,14 @@
   values differ in the last bit; and bfloat16 → float32 keeps denormals, which the interpreter gives other values;
 - arithmetic on bfloat16 raises: the interpreter would work on the raw bit patterns. Kernels widen right after
   ``tl.load``;
-- a function that a kernel calls runs at once: the interpreter prepares the language again for each call, which takes a
-  millisecond and leaves it prepared;
+- ``tl.dot`` of 16-bit operands sums products in float32, as tensor cores do; the interpreter multiplies bit patterns of
+  bfloat16;
 - a comparison gives int1 where the interpreter's handle keeps the operands' type, so that a mask and-ed with a scalar
   condition became an array of integers that loads refuse;
+- ``tl.sort`` is NumPy's: the interpreter takes seconds for the network of a few hundred elements;
 - functions of ``triton.language.extra.libdevice``, which the interpreter refuses, are computed by NumPy in float64 and
   rounded; so are products, ``tl.reduce`` with a function ``multiply``, for which it calls Python for each element;
+- a function that a kernel calls is not prepared again at each call, which cost a millisecond, but once in a launch;
 - a scalar counts a loop, ``range(0, n, BLOCK)``, with every NumPy: Triton 3.6 converts an array of one axis, which
   NumPy 2.4 refuses.
 """
@@ -20,7 +22,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ import triton.language as tl
 from triton.language.extra import libdevice
 from triton.runtime import interpreter
 
-_ARITHMETIC = ("binary_op", "unary_op", "create_dot", "create_fma", "create_fabs")
+_ARITHMETIC = ("binary_op", "unary_op", "create_fma", "create_fabs")
 _LIBDEVICE: dict[str, Callable[..., Any]] = {
     "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "log2": np.log2, "log10": np.log10,
     "erf": np.vectorize(math.erf, otypes=[np.float64]), "pow": np.power, "fmod": np.fmod, "hypot": np.hypot,
@@ -71,6 +72,24 @@ def patch() -> None:
     interpreter._patch_lang_tensor = patch_lang_tensor
     for name in _ARITHMETIC:
         setattr(interpreter.InterpreterBuilder, name, _refusing(name, getattr(interpreter.InterpreterBuilder, name)))
+    interpreter.InterpreterBuilder.create_dot = _create_dot
+    tl.sort = _sort
+    prepare = interpreter._patch_lang
+    prepared: set[int] = set()  # by their modules' globals
+
+    def patch_lang(fn: Any) -> Any:
+        prepared.clear()
+        prepared.add(id(fn.__globals__))
+        return prepare(fn)
+
+    def call(self: Any, *args: Any, **named: Any) -> Any:
+        if id(self.fn.__globals__) not in prepared:
+            prepare(self.fn)
+            prepared.add(id(self.fn.__globals__))
+        return self.rewrite()(*args, **named)
+
+    interpreter._patch_lang = patch_lang
+    interpreter.InterpretedFunction.__call__ = call
     for name in dir(interpreter.InterpreterBuilder):
         if name.startswith(("create_icmp", "create_fcmp")):
             setattr(interpreter.InterpreterBuilder, name, _comparing(getattr(interpreter.InterpreterBuilder, name)))
@@ -83,12 +102,28 @@ def patch() -> None:
         return self.to_tensor(found, values[0].dtype)
 
     interpreter.ReduceOps.apply_impl = apply_impl
-    patch_language = interpreter._patch_lang
-    everything = SimpleNamespace(__globals__={"tl": tl, "core": tl.core})
-    interpreter._patch_lang = lambda kernel: patch_language(everything)
-    interpreter.InterpretedFunction.__call__ = lambda self, *args, **named: self.rewrite()(*args, **named)
     for name, function in _LIBDEVICE.items():
         setattr(libdevice, name, _of_libdevice(name, function))
+
+
+def _sort(x: Any) -> Any:
+    """x, integers in a row, in order."""
+    return tl.tensor(interpreter.TensorHandle(np.sort(x.handle.data), x.handle.dtype), x.type)
+
+
+def _create_dot(
+    self: Any, a: Any, b: Any, d: Any, input_precision: Any = None, max_num_imprecise_acc: Any = None
+) -> Any:  # fmt: skip
+    """a b + d in the type of d."""
+    x, y = [_wide(operand) for operand in (a, b)]
+    return interpreter.TensorHandle(np.matmul(x, y, dtype=d.data.dtype) + d.data, d.dtype.scalar)
+
+
+def _wide(operand: Any) -> Any:
+    """The values of 16-bit floats in float32, others as they are."""
+    if operand.dtype.scalar == tl.bfloat16:
+        return (operand.data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return operand.data.astype(np.float32) if operand.dtype.scalar == tl.float16 else operand.data
 
 
 def _of_libdevice(name: str, function: Callable[..., Any]) -> Any:

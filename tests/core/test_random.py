@@ -59,9 +59,10 @@ def test_the_extensions_bits_uniform_numbers_and_integers_are_numpys(n_threads, 
     bits = np.empty(n, np.uint32)
     native.random_bits(seed, stream, start, bits)
     assert np.array_equal(bits, philox.random_bits(seed, stream, start, n))
-    uniform = np.empty(n, np.float32)
-    native.random_uniform(seed, stream, start, -1.5, 2.5, uniform)
-    assert np.array_equal(uniform, philox.uniform(seed, stream, start, n, -1.5, 2.5))
+    for low, high in ((-1.5, 2.5), (0.1, 0.7), (-1e-3, 3e7), (1.0, 1.0000001), (0.25, 0.25)):
+        uniform = np.empty(n, np.float32)
+        native.random_uniform(seed, stream, start, low, high, uniform)
+        assert np.array_equal(uniform, philox.uniform(seed, stream, start, n, low, high)), (low, high)
     integers = np.empty(n, np.int64)
     native.random_integers(seed, stream, start, -7, 1000, integers)
     assert np.array_equal(integers, philox.integers(seed, stream, start, n, -7, 1000))
@@ -75,7 +76,7 @@ def test_dropout_masks_are_bit_equal_for_all_shapes_layouts_threads_dtypes_and_b
         sp.random.manual_seed(11)
         return nn.functional.dropout(x, p).astype(sp.float32).numpy().reshape(-1) != 0.0
 
-    expected = philox.random_bits(11, 0, 0, n) >= np.uint32(p * 2.0**32)
+    expected = philox.kept(11, 0, n, p)
     for shape in ((n,), (n, 1), (3, -1), (15, 7, 97), (1, n)):
         assert np.array_equal(mask(sp.ones(n).reshape(*shape)), expected)
     assert np.array_equal(mask(sp.ones((97, n // 97)).T), expected)
@@ -88,6 +89,31 @@ def test_dropout_masks_are_bit_equal_for_all_shapes_layouts_threads_dtypes_and_b
     for backend in sp.backends():
         with sp.prefer(backend):
             assert np.array_equal(mask(sp.ones(n)), expected)
+
+
+@pytest.mark.skipif(native is None, reason="the C++ extension was not built")
+def test_the_extensions_normal_numbers_are_numpys_but_for_the_last_bit():
+    numbers = np.empty(100_001, np.float32)
+    native.random_normal(2**40 + 3, 9, 5, 0.5, 2.0, numbers)
+    expected = philox.normal(2**40 + 3, 9, 5, 100_001, 0.5, 2.0)
+    differ = numbers != expected
+    assert differ.mean() < 1e-4
+    np.testing.assert_allclose(numbers, expected, rtol=2e-7, atol=1e-9)
+
+
+@pytest.mark.skipif(native is None, reason="the C++ extension was not built")
+def test_dropout_keeps_what_philox_h_says_where_p_is_a_word_and_a_half():
+    n, words = 35, philox.random_bits(3, 5, 0, 35)
+    ones, y = np.ones(n, np.float32), np.empty(n, np.float32)
+    for i in (0, 17, 34):
+        for part, survives in ((0.0, True), (0.25, True), (0.5, False), (0.75, False)):
+            p = (int(words[i]) + part) * 2.0**-32
+            native.dropout(ones, p, 3, 5, y)
+            assert (y != 0).tolist() == philox.kept(3, 5, n, p).tolist()
+            assert bool(y[i]) is survives
+    for p in (0.0, 2.0**-33, 2.0**-34, 1.0 - 2.0**-33, 1.0 - 2.0**-32, np.nextafter(1.0, 0.0)):
+        native.dropout(ones, float(p), 3, 5, y)
+        assert (y != 0).tolist() == philox.kept(3, 5, n, p).tolist()
 
 
 @pytest.mark.skipif(native is None, reason="the C++ extension was not built")

@@ -2,7 +2,7 @@
 
 - ``python`` blocks run in one namespace; a ``text`` block right after one is what it prints, where
   ``...`` stands for anything.
-- ``python`` blocks whose first line is ``# NAME.py`` are written to that file: what comes after them loads it.
+- ``python`` blocks whose first line is ``# NAME.py`` are written to that file: what comes after loads or imports it.
 - ``yaml`` blocks whose first line is ``# NAME.yaml`` are written to that file.
 - ``sh`` blocks: a line ``spiral ...`` must be accepted by the command line; it is run if it is cheap. The
   target of a line ``make ...`` must exist.
@@ -32,6 +32,7 @@ def main(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     sys.modules["page"] = types.ModuleType("page")  # where dataclasses and pickle look for what a page defines
     namespace = vars(sys.modules["page"])
+    sys.path.insert(0, str(Path.cwd()))
     printed, end = "", -1
     for block in BLOCK.finditer(text):
         kind, code, line = block[1], block[2], text.count("\n", 0, block.start(2)) + 1

@@ -61,6 +61,18 @@ __global__ void through_dynamic(const T* x, T* y) {
   y[threadIdx.x] = s[blockDim.x - 1 - threadIdx.x];
 }
 template <class T>
+__global__ void rms_norm(const T* x, const T* weight, T* y, T* rstd, int n, double eps) {  // a block per row
+  typedef wide<T> A;
+  __shared__ A scratch[32];
+  x += (i64)blockIdx.x * n, y += (i64)blockIdx.x * n;
+  A sum = 0;
+  for (int i = threadIdx.x; i < n; i += blockDim.x) sum += up(x[i]) * up(x[i]);
+  sum = block_reduce<Add>(sum, (A)0, scratch);
+  const A r = (A)1 / (A)sqrt((double)(sum / n + (A)eps));
+  for (int i = threadIdx.x; i < n; i += blockDim.x) y[i] = down<T>(up(x[i]) * r * up(weight[i]));
+  if (threadIdx.x == 0) rstd[blockIdx.x] = down<T>(r);
+}
+template <class T>
 __global__ void widen(const T* x, float* y, int n) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < n) y[i] = up(x[i]);

@@ -65,6 +65,6 @@ def bench(tmp_path):
     reason = unavailable()
     if reason is not None:
         pytest.skip(reason)
-    for path in [*CUDA_FOLDER.glob("*.cu"), *CUDA_FOLDER.glob("*.cuh")]:
+    for path in CUDA_FOLDER.glob("*.cuh"):
         shutil.copy(path, tmp_path)
     return Bench(tmp_path)

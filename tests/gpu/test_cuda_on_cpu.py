@@ -22,10 +22,13 @@ from spiral.testing.cuda_on_cpu.compiler import NAMES_AT_ONCE
 
 NAMES = (
     "indices", "shuffles<float>", "shuffles<i64>", "votes", "predicates", "half_exits", "atomics", "by_value",
-    "through_dynamic<float>", "through_dynamic<double>", "mathematics", "deep_stack", "reads_unwritten_shared",
+    "through_dynamic<float>", "through_dynamic<double>",
+    "rms_norm<float>", "rms_norm<double>", "rms_norm<f16>",
+    "mathematics", "deep_stack", "reads_unwritten_shared",
     "writes", "writes_past_dynamic", "indexes_past_an_array", "reads_misaligned", "divides", "overflows_its_stack",
     "divergent_barrier", "two_barriers", "mask_without_itself", "lane_that_takes_no_part", "traps", "shifts",
 )  # fmt: skip
+FLOATS = {"float": (np.float32, 3e-6), "double": (np.float64, 1e-14), "f16": (np.float16, 1e-3)}
 ORDERS = ("forward", "reverse", "shuffle:1", "shuffle:2")
 
 
@@ -140,6 +143,23 @@ def test_mathematical_functions_by_their_names(device):
     np.testing.assert_allclose(got, expected, 3e-7)
 
 
+@pytest.mark.parametrize("name", FLOATS)
+def test_normalisation_by_blocks_equals_numpy(device, name):
+    rows, n, (dtype, tolerance) = 5, 1000, FLOATS[name]
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((rows, n)).astype(dtype), rng.standard_normal(n).astype(dtype)
+    y, rstd = device.gpu.allocate(x.nbytes), device.gpu.allocate(rows * x.itemsize)
+    device.run(
+        f"rms_norm<{name}>", "P P P P i d", device.put(x), device.put(w), y, rstd, n, 1e-6, grid=(rows, 1, 1),
+        block=(256, 1, 1),
+    )  # fmt: skip
+    wide = x.astype(np.float64)
+    expected = 1 / np.sqrt((wide**2).mean(axis=1) + 1e-6)
+    np.testing.assert_allclose(device.get(rstd, rows, dtype), expected, tolerance)
+    np.testing.assert_allclose(device.get(y, x.shape, dtype), wide * expected[:, None] * w, tolerance, 1e-7)
+    device.gpu.check_memory()
+
+
 def test_threads_have_room_for_arrays(device):
     got = floats(device, 256, "deep_stack", "P", block=(256, 1, 1))
     np.testing.assert_array_equal(got, np.arange(256) * 100)
@@ -175,15 +195,15 @@ __global__ void sums(float* y) {
     assert (got != 3 * 256 * 255 / 2 + 3 * 256).any()
 
 
-def test_order_of_threads_changes_no_bit(bench):
+def test_order_of_threads_changes_no_bit(device):
     x = np.random.default_rng(0).standard_normal((4, 777)).astype(np.float32)
     results = []
     for order in ORDERS:
-        device = bench.in_order(order)
+        device = device.in_order(order)
         y, rstd = device.gpu.allocate(x.nbytes), device.gpu.allocate(16)
         device.run(
-            "spiral::rms_norm<float>", "P P P P i d", device.put(x), 0, y, rstd, 777, 1e-6, grid=(4, 1, 1),
-            block=(128, 1, 1), file="norm.cu",
+            "rms_norm<float>", "P P P P i d", device.put(x), device.put(x[0]), y, rstd, 777, 1e-6, grid=(4, 1, 1),
+            block=(128, 1, 1),
         )  # fmt: skip
         results.append(device.get(y, x.size, np.uint32))
     for other in results[1:]:
@@ -391,10 +411,10 @@ def test_graph_repeats_its_work_with_the_values_of_then(device):
         assert device.get(copied, 16, np.uint8).tolist() == [0, 0, 0, 1] + [0] * 12
     assert len(device.gpu.launches) == 2
     for wrong in (
-        lambda: device.put(np.zeros(1)), lambda: device.get(block, 1, np.uint8), device.gpu.synchronize,
+        lambda: device.get(block, 1, np.uint8), device.gpu.synchronize,
         lambda: device.gpu.capture(work),
     ):  # fmt: skip
-        with pytest.raises(KernelError, match="capture: expected launches, copies and fills only"):
+        with pytest.raises(KernelError, match="capture: expected launches, copies, fills and writes"):
             device.gpu.capture(wrong)
 
 

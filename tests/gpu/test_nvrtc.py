@@ -1,13 +1,15 @@
 """The kernels' files compile to machine code for a device, without one."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from spiral.backend import Unavailable
 from spiral.errors import KernelError
 from spiral.gpu import nvrtc
-from spiral.gpu.sources import CUDA_FOLDER
+
+FILE = Path(__file__).parent / "behaviour.cu"
 
 
 @pytest.fixture(autouse=True)
@@ -18,11 +20,11 @@ def needs_nvrtc():
 
 
 def test_every_name_gets_its_mangled_name_and_code():
-    names = ["spiral::rms_norm<float>", "spiral::rms_norm<spiral::bf16>"]
-    built = nvrtc.compile_cubin(CUDA_FOLDER / "norm.cu", names)
+    names = ["rms_norm<float>", "rms_norm<bf16>"]
+    built = nvrtc.compile_cubin(FILE, names)
     assert list(built) == names
     lowered = {name: text for name, (text, _) in built.items()}
-    assert lowered["spiral::rms_norm<float>"].startswith("_ZN6spiral8rms_normIfEE")
+    assert lowered["rms_norm<float>"].startswith("_Z8rms_normIfE")
     assert len(set(lowered.values())) == 2
     for text, cubin in built.values():
         assert cubin[:4] == b"\x7fELF" and text.encode() in cubin
@@ -36,6 +38,6 @@ def test_message_holds_the_log(tmp_path):
 
 
 def test_unknown_name_and_target_are_errors():
-    for names, arch in ((["spiral::no_such_kernel<float>"], "sm_90"), (["spiral::rms_norm<float>"], "sm_12345")):
-        with pytest.raises(KernelError, match=r"norm\.cu: NVRTC refuses it"):
-            nvrtc.compile_cubin(CUDA_FOLDER / "norm.cu", names, arch)
+    for names, arch in ((["no_such_kernel<float>"], "sm_90"), (["rms_norm<float>"], "sm_12345")):
+        with pytest.raises(KernelError, match=r"behaviour\.cu: NVRTC refuses it"):
+            nvrtc.compile_cubin(FILE, names, arch)

@@ -98,3 +98,32 @@ def test_gradients_flow_through_views_of_heads():
         results.append([leaf.grad.to("cpu").numpy() for leaf in leaves])
     for on_cpu, on_cuda in zip(*results, strict=True):
         np.testing.assert_allclose(on_cuda, on_cpu, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [sp.float32, sp.float64, sp.float16, sp.bfloat16], ids=lambda d: d.name)
+@pytest.mark.parametrize("starts, causal, window", [
+    ([0, 70, 135, 135, 136, 200], True, 0), ([3, 131, 190], False, 40), ([65], True, 0), ([0, 200], False, 0),
+])  # fmt: skip
+def test_packed_sequences_of_several_blocks(dtype, starts, causal, window):
+    rng = np.random.default_rng(len(starts))
+    arrays = [rng.standard_normal((200, heads, 24)) for heads in (4, 2, 2, 4)]
+    q, k, v, g = (DeviceArray.from_host(drivers()[0], a.astype(np.float32).astype(dtype.numpy)) for a in arrays)
+    ends, attrs = DeviceArray.from_host(drivers()[0], np.array(starts)), (0.2, causal, window)
+    y, lse = kernel("attention_varlen", q, k, v, ends, *attrs)
+    grads = kernel("attention_varlen_grad", g, q, k, v, ends, y, lse, *attrs)
+    inputs = [wide(x) for x in (q, k, v)]
+    want = OPS["attention_varlen"].oracle(*inputs, np.array(starts), *attrs)
+    seen = (np.array(starts), wide(y), wide(lse), *attrs)
+    check(
+        dtype,
+        [wide(x) for x in (y, lse, *grads)],
+        [*want, *OPS["attention_varlen_grad"].oracle(wide(g), *inputs, *seen)],
+    )
+
+
+def test_starts_that_are_wrong_touch_no_other_memory():
+    q = DeviceArray.from_host(drivers()[0], np.ones((9, 2, 8), np.float32))
+    y, _ = kernel(
+        "attention_varlen", q, q, q, DeviceArray.from_host(drivers()[0], np.array([-5, 7, 2, 900])), 1.0, True, 0
+    )
+    assert np.isfinite(wide(y)).all()

@@ -302,3 +302,29 @@ def test_gradients_flow_through_a_gated_layer():
         grads.append([t.grad.to("cpu").numpy() for t in (a, b)])
     for got, want in zip(grads[1], grads[0], strict=True):
         np.testing.assert_allclose(got, want, 1e-5, 1e-6)
+
+
+# ---------------------------------------------------------------- constants
+@pytest.mark.parametrize("dtype", ["bool", *WHOLE, *FLOATS])
+def test_constants_are_made_on_the_device(dtype, monkeypatch):
+    gpu = sp.ones(3, device="cuda")._a.memory
+    monkeypatch.setattr(gpu, "write", None)  # copies from the host
+    kind = sp.dtype.as_dtype(dtype)
+    for shape in ((), (1,), (0, 3), (3, 1025)):
+        for value in (0, 1, True, 100):
+            t = sp.full(shape, value, dtype=kind, device="cuda")
+            assert (t.dtype, t.shape) == (kind, shape)
+            np.testing.assert_array_equal(bits(t), bits(np.full(shape, value, kind.numpy)))
+    assert sp.zeros_like(t).shape == sp.empty_like(t).shape == t.shape
+
+
+def test_constants_keep_every_bit_of_their_value():
+    np.testing.assert_array_equal(bits(sp.full(3, 2**64 - 1, dtype="uint64", device="cuda")), [2**64 - 1] * 3)
+    np.testing.assert_array_equal(bits(sp.full(3, -0.0, device="cuda")), [1 << 31] * 3)
+    assert sp.full(2, 1e300, device="cuda").tolist() == [np.inf] * 2
+
+
+def test_strided_constants_leave_the_elements_between_alone():
+    x = on_cuda(np.zeros((4, 6), np.float32))
+    F.fill_(x[:, ::2], value=2.0)
+    np.testing.assert_array_equal(x.to("cpu").numpy(), [[2, 0] * 3] * 4)

@@ -160,9 +160,8 @@ print(h.hexdigest())
 """
 
 
+@pytest.mark.on_processor
 def test_results_do_not_depend_on_the_order_of_threads():
-    if os.environ["SPIRAL_GPU"] != "processor":
-        pytest.skip("a device chooses its own order: only the processor's can be asked for")
     seen = set()
     for order in ("forward", "reverse", "shuffle:3"):
         env = {**os.environ, "SPIRAL_CUDA_ORDER": order}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import spiral as sp
-from spiral.backends.cuda.spans import LARGEST, SMALLEST
+from spiral.gpu.spans import LARGEST, SMALLEST
 from spiral.optim import EMA, SGD, Adafactor, Adam, AdamW, Lion, clip_grad_norm_, clip_grad_value_, cosine
 from spiral.placement import host_copy
 
@@ -141,6 +141,27 @@ def test_parameters_and_state_of_different_types(first, second):
     for t, e, dtype in zip(tensors, expected, (first, first, second, second), strict=True):
         tolerance = {"float32": 2e-6, "float64": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}[dtype.name]
         assert np.allclose(host_copy(t[0]).astype(np.float64), e[0], rtol=tolerance, atol=tolerance)
+
+
+def test_adafactor_of_large_tensors_is_five_launches():
+    """Rows that a block sums alone, several chunks of rows and pieces of elements, leading axes."""
+    shapes = [(300, 40), (2, 2100), (2, 3, 257, 5), (20000,), (1, 1)]
+    rng = np.random.default_rng(0)
+    values = [(rng.standard_normal(s).astype(np.float32), rng.standard_normal(s).astype(np.float32)) for s in shapes]
+    results = []
+    for device in ("cpu", "cuda"):
+        params = [sp.asarray(p, device=device).requires_grad_() for p, _ in values]
+        optimizer = Adafactor(params, lr=0.05, weight_decay=0.1)
+        for _ in range(2):
+            for p, (_, g) in zip(params, values, strict=True):
+                p.grad = sp.asarray(g, device=device)
+            gpu = driver()
+            count = len(gpu.launches) if hasattr(gpu, "launches") else None
+            optimizer.step()
+        results.append([*params, *state(optimizer)])
+    close(*results)
+    if count is not None:  # a device tells of no launches
+        assert len(gpu.launches) == count + 5
 
 
 def test_misaligned_and_strided_tensors_are_stepped():

@@ -7,6 +7,7 @@ import spiral as sp
 from spiral.backends.cuda import gemm
 from spiral.device_array import DeviceArray
 from spiral.gpu import drivers
+from spiral.op import OPS
 
 WIDE = {"float32": np.float64, "float64": np.float64, "int32": np.int32, "int64": np.int64}
 
@@ -104,9 +105,35 @@ def test_integers_wrap_as_numpy_has_it(dtype):
     np.testing.assert_array_equal(got, x @ y)
 
 
+@pytest.mark.on_processor
 def test_a_transposed_view_is_multiplied_without_a_copy():
     gpu = drivers()[0]
     x, y = sp.asarray(np.ones((7, 5), np.float32)).to("cuda"), sp.asarray(np.ones((3, 7), np.float32)).to("cuda")
     gpu.launches.clear()
     sp.matmul(x.T, y.T)
     assert [launch.name.split("<")[0] for launch in gpu.launches] == ["spiral::product"]
+
+
+@pytest.mark.parametrize("dtype", [sp.float32, sp.bfloat16], ids=lambda d: d.name)
+@pytest.mark.parametrize("turned", ["", "x", "w", "xw"])
+def test_groups_that_begin_between_aligned_pieces(dtype, turned):
+    rng = np.random.default_rng(0)
+    sizes = np.array([3, 0, 70, 6])
+    x, w = rng.standard_normal((80, 16)), rng.standard_normal((4, 16, 24))
+    g = rng.standard_normal((80, 24))
+
+    def moved(a, turn):
+        a = a.swapaxes(-1, -2) if turn else a
+        t = sp.asarray(np.ascontiguousarray(a).astype(np.float32)).astype(dtype).to("cuda")
+        return sp.permute_dims(t, (*range(a.ndim - 2), a.ndim - 1, a.ndim - 2)) if turn else t
+
+    def host(t):
+        return t.to("cpu").astype(sp.float64).numpy()
+
+    dx, dw, dg = moved(x, "x" in turned), moved(w, "w" in turned), moved(g, "w" in turned)
+    on_device = sp.asarray(sizes).to("cuda")
+    atol = 1e-4 if dtype is sp.float32 else 0.2
+    y = OPS["grouped_matmul"].call(dx, dw, on_device)
+    np.testing.assert_allclose(host(y), OPS["grouped_matmul"].oracle(host(dx), host(dw), sizes), atol=atol)
+    grad = OPS["grouped_matmul_grad"].call(dg, dx, on_device)
+    np.testing.assert_allclose(host(grad), OPS["grouped_matmul_grad"].oracle(host(dg), host(dx), sizes), atol=atol)

@@ -127,6 +127,7 @@ for a in (x.sum(), x.sum(axis=1), y.sum(axis=0), sp.var(y, axis=0), sp.var(x)):
 """
 
 
+@pytest.mark.on_processor
 def test_the_order_of_blocks_and_threads_makes_no_difference():
     found = {
         subprocess.run(

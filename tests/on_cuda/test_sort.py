@@ -60,6 +60,25 @@ def test_rows_of_any_length(n, dtype):
     assert np.array_equal(host_copy(got), expected, equal_nan=dtype is sp.float32)
 
 
+@pytest.mark.parametrize("n, k", [(2049, 1), (4099, 7), (4099, 256), (4099, 257), (2048 * 10 + 3, 256)])
+@pytest.mark.parametrize("largest", [True, False])
+def test_first_of_long_rows(n, k, largest):
+    """Candidates of each tile; of the last one there are fewer than k, and NaN sorts beside what fills it up."""
+    a = values(sp.float32, (2, n), n)
+    a[:, -2:] = np.nan
+    got, at = sp.top_k(on_device(a), k, largest=largest)
+    expected, places = sp.op.OPS["top_k"].oracle(a, k, -1, largest)
+    assert np.array_equal(host_copy(at), places)
+    assert np.array_equal(host_copy(got), expected, equal_nan=True)
+
+
+def test_first_of_a_row_of_equal_elements_are_the_first():
+    for value in (np.nan, np.inf, 0.0):
+        for largest in (True, False):
+            x = on_device(np.full((1, 4100), value, np.float32))
+            assert host_copy(sp.top_k(x, 9, largest=largest)[1]).tolist() == [list(range(9))]
+
+
 def test_bfloat16_is_sorted_by_value():
     a = np.array([1.0, -2.0, np.nan, 0.5, -np.inf, 3.0], np.float32)
     x = on_device(a).astype(sp.bfloat16)

@@ -1,12 +1,16 @@
-"""This process runs Triton's interpreter on host memory: TRITON_INTERPRET=1 python -m pytest tests/on_triton."""
+"""This process runs Triton's interpreter on host memory: TRITON_INTERPRET=1 python -m pytest tests/on_triton.
+
+On a machine with a GPU the same tests run what Triton compiles: SPIRAL_GPU=cupy (or torch) without TRITON_INTERPRET.
+"""
 
 import os
 
 import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
-os.environ.setdefault("SPIRAL_GPU", "interpreter")  # or processor: CUDA C++ runs beside it, on the same memory
+if os.environ.get("TRITON_INTERPRET"):
+    os.environ.setdefault("SPIRAL_GPU", "interpreter")  # or processor: CUDA C++ runs beside it, on the same memory
 
-from spiral.testing import triton_interpreter  # noqa: E402
+    from spiral.testing import triton_interpreter
 
-triton_interpreter.patch()
+    triton_interpreter.patch()

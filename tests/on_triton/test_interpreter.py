@@ -1,5 +1,6 @@
 """Running kernels on addresses, and what the tests' interpreter does better than Triton's."""
 
+import os
 import sys
 
 import ml_dtypes
@@ -13,6 +14,10 @@ from spiral.device_array import DeviceArray
 from spiral.errors import KernelError
 from spiral.testing.recording import RecordingDriver
 from spiral.testing.triton_interpreter import round_to_bfloat16
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("TRITON_INTERPRET"), reason="this is about the interpreter; TRITON_INTERPRET is not set"
+)
 
 
 @triton.jit

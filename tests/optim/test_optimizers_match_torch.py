@@ -62,6 +62,16 @@ def test_five_steps_match_torch(case, skip):
         np.testing.assert_allclose(p.numpy(), expected, rtol=2e-5, atol=2e-6)
 
 
+def test_adafactor_keeps_each_dtypes_resolution():
+    wide, narrow = nn.Parameter(sp.ones((4, 3), dtype=sp.float64)), nn.Parameter(sp.ones((4, 3)))
+    opt = optim.Adafactor([narrow, wide])
+    for p in (wide, narrow):
+        p.grad = sp.full(p.shape, 1e-9, dtype=p.dtype)  # its square is below float32's resolution, above float64's
+        opt.step()
+        p.grad = None
+    assert np.abs(wide.numpy() - 1.0).max() > 1e-3 > np.abs(narrow.numpy() - 1.0).max()
+
+
 def test_lion_follows_the_papers_algorithm():
     params = [nn.Parameter(sp.asarray(v)) for v in values(0)]
     expected, momentum = [v.astype(np.float64) for v in values(0)], [np.zeros(s) for s in SHAPES]

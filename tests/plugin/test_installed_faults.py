@@ -157,7 +157,8 @@ class B:
     def probe(self):
         {probe}
     def kernels(self):
-        {kernels}backend = B()
+        {kernels}
+backend = B()
 """
 BAD_BACKENDS = {
     "fails_at_import": ("1 / 0", "ZeroDivisionError"),

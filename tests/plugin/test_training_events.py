@@ -70,14 +70,14 @@ class Stop(Callback):
 def test_a_run_is_told_from_start_to_end_in_order(tmp_path, heard):
     text = TokenDataset([i % 7 for i in range(40)], vocab_size=7)
     trainer_for(tmp_path, steps=4, batch_size=6, eval_every=2, checkpoint_every=4, held_out=HeldOut(text, 40)).fit()
-    names = [event.name for event in heard if event.name != "BackendChanged"]
+    names = [event.name for event in heard if event.name not in ("BackendChanged", "PluginLoaded")]
     step = ["StepEnd", "Telemetry"]
     # two steps of 6 windows see the 12 of an epoch, or its 11 and the first of the next
     assert names == [
         "TrainingStart", "EpochStart", *step, *step, "EpochEnd", "Evaluated", "EpochStart", *step, *step, "EpochEnd",
         "Evaluated", "CheckpointSaved", "TrainingEnd",
     ]  # fmt: skip
-    assert heard[0].total_steps == 4 and heard[-1].step == 4
+    assert next(e for e in heard if e.name == "TrainingStart").total_steps == 4 and heard[-1].step == 4
     assert [event.step for event in heard if event.name in ("Evaluated", "CheckpointSaved")] == [2, 4, 4]
     assert [e.path.is_dir() for e in heard if e.name == "CheckpointSaved"] == [True]
 

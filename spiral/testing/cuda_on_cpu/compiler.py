@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from spiral.errors import ArgumentError, KernelError
+from spiral.errors import ArgumentError, KernelBuildError, KernelError
 from spiral.gpu.sources import CUDA_FOLDER, digest, with_includes
 
 HERE = Path(__file__).resolve().parent
@@ -94,7 +94,7 @@ def build(file: str, names: Sequence[str], folder: Path = CUDA_FOLDER) -> Path:
         folder: where the file and its headers are.
 
     Raises:
-        KernelError: there is no compiler, or it refuses the file; the message holds what it says.
+        KernelBuildError: there is no compiler, or it refuses the file; the message holds what it says.
     """
     command, asked = _command(), sanitizer()
     if asked == "address" and not _has_address_sanitizer():
@@ -107,7 +107,7 @@ def build(file: str, names: Sequence[str], folder: Path = CUDA_FOLDER) -> Path:
     try:
         sources = with_includes(folder / file, folder)
     except FileNotFoundError as e:
-        raise KernelError(f"{file}: {e}") from e
+        raise KernelBuildError(f"{file}: {e}") from e
     key = digest([*sources, *_runtime_files()], unit, *flags, *_scheduler_flags(), _version(command))
     target = cache_folder() / f"{Path(file).stem}-{key}.so"
     if not target.exists():
@@ -160,7 +160,7 @@ def _compile(command: list[str], target: Path, file: str, unit: str) -> None:
     try:
         done = subprocess.run([*command, "-o", temporary], input=unit, capture_output=True, text=True)
         if done.returncode:
-            raise KernelError(f"{file}: {command[0]} refuses it (exit {done.returncode}):\n{done.stderr[:8000]}")
+            raise KernelBuildError(f"{file}: {command[0]} refuses it (exit {done.returncode}):\n{done.stderr[:8000]}")
         os.replace(temporary, target)
     finally:
         Path(temporary).unlink(missing_ok=True)
@@ -196,7 +196,7 @@ def cache_folder() -> Path:
 def _command() -> str:
     reason = unavailable()
     if reason is not None:
-        raise KernelError(reason)
+        raise KernelBuildError(reason)
     command = compiler()
     assert command is not None
     return command

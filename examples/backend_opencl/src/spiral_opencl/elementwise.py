@@ -18,7 +18,8 @@ VALUES = {
     "x": {
         "identity": "x", "copy": "x", "negative": "-x", "abs": "fabs(x)", "square": "x * x", "reciprocal": "1 / x",
         "exp": "exp(x)", "expm1": "expm1(x)", "log": "log(x)", "log1p": "log1p(x)", "sqrt": "sqrt(x)",
-        "rsqrt": "1 / sqrt(x)", "erf": "erf(x)", "sin": "sin(x)", "cos": "cos(x)", "tanh": "tanh(x)",
+        "rsqrt": "1 / sqrt(x)", "erf": "erf(x)", "sin": "sin(x)", "cos": "cos(x)",
+        "tanh": "fabs(x) < 0.5f ? tanh(x) : copysign(1 - 2 / (exp(2 * fabs(x)) + 1), x)",  # ends at 1
         "floor": "floor(x)", "ceil": "ceil(x)", "trunc": "trunc(x)", "round": "rint(x)", "relu": "x < 0 ? 0 : x",
         "sigmoid": "0.5f + 0.5f * tanh(0.5f * x)", "silu": "x * (0.5f + 0.5f * tanh(0.5f * x))",
     },
