@@ -87,7 +87,7 @@ _mixed = group(source.mixed, source.MIXED, {int64: "i64"}, 2, bool_)
 _unary = _joined(
     group(source.simple, source.SIMPLE, _FLOATING, 1),
     group(source.exponential, source.EXPONENTIAL, _FLOATING, 1),
-    group(source.circular, source.CIRCULAR, _FLOATING, 1),
+    group(source.circular, source.CIRCULAR, _FLOATING, 1, warps=8),
     group(source.hyperbolic, source.HYPERBOLIC, _FLOATING, 1),
     _for_all(group(source.whole_unary, source.WHOLE_UNARY, _WIDER, 1)),
 )

@@ -10,7 +10,7 @@ from spiral.backends.triton.arrays import NAMES, address, cast, dense, wide_of
 from spiral.backends.triton.launching import TritonKernel
 from spiral.backends.triton.pointwise import number_of
 from spiral.backends.triton.reduce import PROGRAMS, reduce
-from spiral.backends.triton.rows import SIZES, WIDE, WIDE_NAME, for_rows, sized, spelled
+from spiral.backends.triton.rows import SIZES, WIDE, WIDE_NAME, for_rows, sized, spelled, warps_of
 from spiral.backends.triton.tuned import Tuned
 from spiral.device_array import DeviceArray
 from spiral.dtype import FLOATS, as_dtype, float64
@@ -46,7 +46,7 @@ NORM_ROWS = Tuned(
     {
         (name, block, int(loop)): (
             {"WIDE": WIDE[d], "K": k, "BLOCK": block, "LOOP": loop, "CHANNELS": False},
-            _WARPS[block, loop] if d is not float64 else ((warps,),),
+            _WARPS[block, loop] if d is not float64 else ((warps_of(d, warps),),),
         )
         for name, d in _BY_NAME.items()
         for k, block, warps, loop in SIZES
@@ -58,6 +58,7 @@ _NUMBERS = dict.fromkeys(("rows", "n", "per", "flags"), "i32")
 _GRAD = sized(
     source.norm_grad_rows,
     dict.fromkeys(("g", "more", "x", "weight", "mean", "rstd", "dx"), "*") | {"partial": "*wide"} | _NUMBERS,
+    more_warps=False,
 )
 _TILE = (8, 64)
 _GRAD_COLUMNS = {

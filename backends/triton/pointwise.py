@@ -73,7 +73,7 @@ def wide_name(name: str) -> str:
 
 
 def group(
-    fn: Any, ops: Iterable[str], types: Mapping[DType, str], arity: int, out: DType | None = None
+    fn: Any, ops: Iterable[str], types: Mapping[DType, str], arity: int, out: DType | None = None, warps: int = 4
 ) -> dict[str, dict[Any, Function]]:
     """The functions of a group: op -> dtype as NumPy's -> function.
 
@@ -83,26 +83,27 @@ def group(
         types: the dtypes with the element types of their kernels.
         arity: 1 or 2 operands.
         out: dtype of the results; None: the operands'.
+        warps: of a program of 1,024 elements.
     """
     made: dict[str, dict[Any, Function]] = {op: {} for op in ops}
     instances: dict[str, TritonKernel] = {}
     for dtype, name in types.items():
         if name not in instances:
-            instances[name] = _instance(fn, name, dtype.itemsize, arity, None if out is None else NAMES[out])
+            instances[name] = _instance(fn, name, dtype.itemsize, arity, None if out is None else NAMES[out], warps)
         for code, op in enumerate(made):
             made[op][dtype.numpy] = Function(instances[name], code, dtype, out or dtype, wide_name(name))
     return made
 
 
-def _instance(fn: Any, name: str, itemsize: int, arity: int, out: str | None) -> TritonKernel:
+def _instance(fn: Any, name: str, itemsize: int, arity: int, out: str | None, warps: int) -> TritonKernel:
     wide = wide_name(name)
     constants = {"FN": fn, "WIDE": _WIDE[wide], "BLOCK": BLOCK, "V": 16 // itemsize}
     if arity == 1:
         params = {"x": f"*{name}", "y": f"*{out or name}"} | _numbers("n", "op", "kind") | _strides("s")
-        return TritonKernel(source.unary, params, constants)
+        return TritonKernel(source.unary, params, constants, num_warps=warps)
     params = {"x": f"*{name}", "y": f"*{name}", "z": f"*{out or name}", "n": "i32", "number": wide}
     params |= _numbers("op", "x_kind", "y_kind") | _strides("x", "y")
-    return TritonKernel(source.binary, params, constants)
+    return TritonKernel(source.binary, params, constants, num_warps=warps)
 
 
 # ---------------------------------------------------------------- where operands lie

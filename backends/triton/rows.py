@@ -32,7 +32,14 @@ def spelled(params: Mapping[str, str], d: DType) -> dict[str, str]:
     return {p: names.get(kind, kind) for p, kind in params.items()}
 
 
-def sized(fn: Any, params: Mapping[str, str], loops: bool = False, **constants: Any) -> dict[Any, Sized]:
+def warps_of(d: DType, warps: int) -> int:
+    """Warps for a dtype: elements of float64 take two registers."""
+    return 2 * warps if d is float64 else warps
+
+
+def sized(
+    fn: Any, params: Mapping[str, str], loops: bool = False, more_warps: bool = True, **constants: Any
+) -> dict[Any, Sized]:
     """The kernels of a function for all floating dtypes.
 
     Args:
@@ -40,6 +47,7 @@ def sized(fn: Any, params: Mapping[str, str], loops: bool = False, **constants: 
         params: types; ``*`` stands for an array of the dtype, ``wide`` for a number of the wide one, ``*wide`` for an
             array of these.
         loops: the kernels read rows of any length.
+        more_warps: float64 gets twice as many; where a thread needs more than 128 registers, it cannot.
         constants: more of them.
     """
     made: dict[Any, Sized] = {}
@@ -54,7 +62,7 @@ def sized(fn: Any, params: Mapping[str, str], loops: bool = False, **constants: 
                     types,
                     {"WIDE": WIDE[d], "K": k, "BLOCK": block, "LOOP": loop, **constants},
                     divisible=("n",),
-                    num_warps=warps,
+                    num_warps=warps_of(d, warps) if more_warps else warps,
                 ),
             )
             for k, block, warps, loop in (LOOPING if loops else SIZES)
