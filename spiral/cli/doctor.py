@@ -188,6 +188,11 @@ def _gpus() -> dict[str, dict[str, Any]]:
             facts["number formats"] = ", ".join(
                 ["float32", "float16", *(["bfloat16", "tf32"] if cc >= 80 else []), *(["fp8"] if cc >= 89 else [])]
             )
+        if device.type == "cuda":
+            from spiral.gpu.tuning import status
+
+            facts["tuning"] = "; ".join(f"{path}: {text}" for path, text in status(device.memory.driver).items())
+            facts["tuning"] = facts["tuning"] or "no table: the heuristics"
         if device.type == "cuda" and not device.facts.get("on_processor"):
             more = readings(device.facts.get("uuid", device.index))
             facts.update({"NVML": more.reason} if isinstance(more, Unavailable) else more)
