@@ -22,14 +22,19 @@ Sized = list[tuple[int, int, TritonKernel]]
 """The longest rows, how many of them a program has, and the kernel for these."""
 
 
-def sized(fn: Any, params: Mapping[str, str], divisible: tuple[str, ...] = ("n",)) -> dict[Any, Sized]:
+LOOPING = ((8, 128, 4, False), (1, 1024, 4, True))
+"""The sizes of kernels that read rows of any length block after block."""
+
+
+def sized(fn: Any, params: Mapping[str, str], loops: bool = False, **constants: Any) -> dict[Any, Sized]:
     """The kernels of a function for all floating dtypes.
 
     Args:
         fn: with the constants WIDE, K, BLOCK and LOOP.
         params: types; ``*`` stands for an array of the dtype, ``wide`` for a number of the wide one, ``*wide`` for an
             array of these.
-        divisible: see `TritonKernel`.
+        loops: the kernels read rows of any length.
+        constants: more of them.
     """
     made: dict[Any, Sized] = {}
     for d in FLOATS:
@@ -42,12 +47,12 @@ def sized(fn: Any, params: Mapping[str, str], divisible: tuple[str, ...] = ("n",
                 TritonKernel(
                     fn,
                     types,
-                    {"WIDE": WIDE[d], "K": k, "BLOCK": block, "LOOP": loop},
-                    divisible=divisible,
+                    {"WIDE": WIDE[d], "K": k, "BLOCK": block, "LOOP": loop, **constants},
+                    divisible=("n",),
                     num_warps=warps,
                 ),
             )
-            for k, block, warps, loop in SIZES
+            for k, block, warps, loop in (LOOPING if loops else SIZES)
         ]
     return made
 

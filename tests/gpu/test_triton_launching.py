@@ -277,19 +277,19 @@ def test_compiled_kernels_are_refused_on_host_memory():
 
 
 @pytest.mark.parametrize(
-    ("n", "threads"), [(1, 32), (256, 32), (257, 128), (4096, 256), (8192, 512), (8193, 256), (10**6, 256)]
+    ("n", "threads", "programs"), [(1, 128, 1), (128, 128, 1), (129, 128, 3), (4096, 256, 3), (10**6, 256, 3)]
 )
-def test_a_norm_is_one_launch_sized_for_its_rows(n, threads):
+def test_a_norm_is_one_launch_sized_for_its_rows(n, threads, programs):
     from spiral.backends.triton import norm
 
     gpu = RecordingDriver(90)
     x, y = (DeviceArray.empty(gpu, (3, n), np.dtype(np.float32)) for _ in range(2))
     weight, bias, rows, more = arrays(gpu, n, n, 3, 3)
     gpu.calls.clear()
-    norm.layer_norm(x, weight, bias, 1e-5, y, rows, more)
-    norm.rms_norm(x, None, 1e-6, y, rows)
+    norm.forward(x, None, weight, bias, 3, n, 1e-5, None, y, rows, more)
+    norm.forward(x, None, None, None, 3, n, 1e-6, None, y, None, rows)
     launches = [(c.name, c.grid, c.block) for c in gpu.calls if c.method != "load"]
-    assert launches == [(k, (3, 1, 1), (threads, 1, 1)) for k in ("layer_norm", "rms_norm")]
+    assert launches == [("norm_rows", (programs, 1, 1), (threads, 1, 1))] * 2
 
 
 def test_a_norm_of_no_rows_launches_nothing():
@@ -298,7 +298,7 @@ def test_a_norm_of_no_rows_launches_nothing():
     gpu = RecordingDriver(90)
     x = DeviceArray.empty(gpu, (0, 4), np.dtype(np.float32))
     (rows,) = arrays(gpu, 0)
-    norm.rms_norm(x, None, 1e-6, x, rows)
+    norm.forward(x, None, None, None, 0, 4, 1e-6, None, x, None, rows)
     assert gpu.launches == 0
 
 
@@ -327,4 +327,4 @@ def test_every_family_compiles_ahead_of_time_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split().count("rms_norm") == 2  # aligned and general
+    assert done.stdout.split().count("norm_rows") == 2  # aligned and general
