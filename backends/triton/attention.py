@@ -24,30 +24,27 @@ _STEPS = {x: tuple(f"{x}{i}" for i in range(3)) for x in "gqkvy"}
 # (rows of a program, columns at a time, warps, stages) by largest size of a head
 _Blocks = dict[int, tuple[int, int, int, int]]
 _HALF: dict[str, _Blocks] = {
-    "attention": {64: (128, 64, 4, 3), 128: (128, 64, 8, 3), 256: (64, 32, 8, 2)},
-    "attention_dq": {64: (64, 64, 4, 3), 128: (64, 64, 8, 2), 256: (64, 32, 8, 2)},
-    "attention_dkv": {64: (64, 64, 4, 3), 128: (64, 64, 8, 2), 256: (64, 32, 8, 2)},
+    "attention": {64: (128, 64, 8, 3), 128: (128, 64, 8, 2), 256: (64, 32, 8, 1)},
+    "attention_dq": {64: (64, 64, 4, 3), 128: (64, 64, 8, 2), 256: (32, 32, 8, 2)},
+    "attention_dkv": {64: (64, 64, 4, 2), 128: (64, 64, 8, 2), 256: (32, 32, 8, 2)},
 }
 _SINGLE: dict[str, _Blocks] = {
-    "attention": {64: (64, 32, 8, 2), 128: (32, 32, 8, 2), 256: (32, 32, 8, 1)},
-    "attention_dq": {64: (32, 32, 8, 2), 128: (32, 32, 8, 1), 256: (16, 16, 8, 1)},
-    "attention_dkv": {64: (32, 32, 8, 2), 128: (32, 32, 8, 1), 256: (16, 16, 8, 1)},
+    "attention": {64: (64, 32, 8, 2), 128: (32, 16, 8, 1), 256: (16, 16, 8, 1)},
+    "attention_dq": {64: (32, 32, 8, 2), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)},
+    "attention_dkv": {64: (32, 32, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)},
 }
-_DOUBLE: dict[str, _Blocks] = {
-    "attention": {64: (32, 32, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)},
-    "attention_dq": {64: (16, 16, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)},
-    "attention_dkv": {64: (16, 16, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)},
-}
+_OF_DOUBLE: _Blocks = {64: (32, 32, 8, 1), 128: (16, 16, 8, 1)}
+_DOUBLE = {"attention": _OF_DOUBLE, "attention_dq": _OF_DOUBLE, "attention_dkv": _OF_DOUBLE}
 _BLOCKS = {float16: _HALF, bfloat16: _HALF, float32: _SINGLE, float64: _DOUBLE}
 # a mask's elements take registers
 _MASKED_HALF: _Blocks = {64: (64, 32, 4, 2), 128: (64, 32, 8, 1), 256: (32, 32, 8, 1)}
-_MASKED: _Blocks = {64: (16, 16, 4, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}
+_MASKED_SINGLE: _Blocks = {64: (16, 16, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}
+_MASKED_DOUBLE: _Blocks = {64: (16, 16, 8, 1), 128: (16, 16, 8, 1)}
+_MASKED = {float16: _MASKED_HALF, bfloat16: _MASKED_HALF, float32: _MASKED_SINGLE, float64: _MASKED_DOUBLE}
 
 
 def _blocks(name: str, dtype: DType, masked: bool) -> _Blocks:
-    if masked:
-        return _MASKED if dtype.itemsize > 2 else _MASKED_HALF
-    return _BLOCKS[dtype][name]
+    return _MASKED[dtype] if masked else _BLOCKS[dtype][name]
 
 
 @dataclass(frozen=True)
@@ -172,12 +169,13 @@ def _attention_grad(
     _in_dtype((dk, dv), d, to_kv)
 
 
-def _narrow(first: DeviceArray, *rest: Any) -> bool:
-    return first.shape[-1] <= _WIDTHS[-1]
+def _narrow(q_or_g: DeviceArray, *rest: Any) -> bool:
+    return q_or_g.shape[-1] <= _WIDTHS[-1 if q_or_g.itemsize < 8 else -2]
 
 
 def kernels() -> Iterator[Kernel]:
     """The family's table."""
-    cap = Cap(FLOATS, where=_narrow, where_text=f"takes heads of at most {_WIDTHS[-1]} elements")
+    text = f"takes heads of at most {_WIDTHS[-1]} elements, of float64 {_WIDTHS[-2]}"
+    cap = Cap(FLOATS, where=_narrow, where_text=text)
     yield Kernel("attention", _attention, cap)
     yield Kernel("attention_grad", _attention_grad, cap)
