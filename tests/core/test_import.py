@@ -111,7 +111,7 @@ MAY_USE = {
     "plugin": ("nn", "io"),  # its context reaches the catalogs of what it registers; files whole or none
     "train": ("nn", "optim", "data", "text", "io", "models", "gpu"),  # checkpoints say which configurations were tuned
     "testing": ("gpu", "nn", "optim", "models"),
-    "gpu": (),
+    "gpu": ("io",),  # files whole or none
     "cli": EVERY_PACKAGE,
 }
 
