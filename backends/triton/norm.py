@@ -10,24 +10,50 @@ from spiral.backends.triton.arrays import NAMES, address, cast, dense, wide_of
 from spiral.backends.triton.launching import TritonKernel
 from spiral.backends.triton.pointwise import number_of
 from spiral.backends.triton.reduce import PROGRAMS, reduce
-from spiral.backends.triton.rows import WIDE, WIDE_NAME, for_rows, sized
+from spiral.backends.triton.rows import SIZES, WIDE, WIDE_NAME, for_rows, sized, spelled
+from spiral.backends.triton.tuned import Tuned
 from spiral.device_array import DeviceArray
-from spiral.dtype import FLOATS, as_dtype
+from spiral.dtype import FLOATS, as_dtype, float64
+from spiral.gpu.tuning import Key, Trial
 from spiral.kernels.triton import norm as source
 from spiral.kernels.triton.norm import BIAS, BIAS_WIDE, RESIDUAL, RMS, STATISTICS_WIDE, WEIGHT, WEIGHT_WIDE
 from spiral.kernels.triton.reduce import SUM
 
 _ARRAYS = ("x", "residual", "summed", "weight", "bias", "y", "mean", "rstd")
-_FORWARD = {
-    channels: sized(
-        source.norm_rows,
-        dict.fromkeys(_ARRAYS, "*")
-        | {"rows": "i32", "n": "i32", "eps": "wide"}
-        | dict.fromkeys(("spatial", "channels", "groups", "flags"), "i32"),
-        CHANNELS=channels,
-    )
-    for channels in (False, True)
-}
+_PARAMS = (
+    dict.fromkeys(_ARRAYS, "*")
+    | {"rows": "i32", "n": "i32", "eps": "wide"}
+    | dict.fromkeys(("spatial", "channels", "groups", "flags"), "i32")
+)
+_CHANNELS = sized(source.norm_rows, _PARAMS, CHANNELS=True)
+_WARPS = {(128, False): ((4,), (8,)), (1024, False): ((4,), (2,), (8,)), (4096, False): ((8,), (4,), (16,)),
+          (4096, True): ((8,), (16,))}  # fmt: skip
+
+
+def _params(key: Key) -> dict[str, str]:
+    return spelled(_PARAMS, _BY_NAME[str(key[0])])
+
+
+def _trial(key: Key, nbytes: int) -> Trial:
+    n, dtype = int(key[1]) * (4 if key[2] else 1), _BY_NAME[str(key[0])].name
+    x = (max(1, nbytes // (4 * n)), n), dtype
+    return Trial("layer_norm", (x, ((n,), dtype), ((n,), dtype)), (1e-5,))
+
+
+_BY_NAME = {NAMES[d]: d for d in FLOATS}
+NORM_ROWS = Tuned(
+    "norm_rows", source.norm_rows, _params, ("num_warps",),
+    {
+        (name, block, int(loop)): (
+            {"WIDE": WIDE[d], "K": k, "BLOCK": block, "LOOP": loop, "CHANNELS": False},
+            _WARPS[block, loop] if d is not float64 else ((warps,),),
+        )
+        for name, d in _BY_NAME.items()
+        for k, block, warps, loop in SIZES
+    },
+    file="norm.py", trial=_trial, divisible=("n",),
+)  # fmt: skip
+"""The forward with a weight per element."""
 _NUMBERS = dict.fromkeys(("rows", "n", "per", "flags"), "i32")
 _GRAD = sized(
     source.norm_grad_rows,
@@ -93,9 +119,14 @@ def forward(
         | is_wide(bias, x, BIAS_WIDE)
         | is_wide(rstd, x, STATISTICS_WIDE)
     )
-    kernel, grid = for_rows(_FORWARD[channels[0] > 0][x.dtype], rows, n)
+    gpu = y.memory
+    if channels[0]:
+        kernel, grid = for_rows(_CHANNELS[x.dtype], rows, n)
+    else:
+        k, block, _, loop = next(size for size in SIZES if size[3] or n <= size[1])
+        kernel, grid = NORM_ROWS.kernel(gpu, (NAMES[d], block, int(loop))), (-(-rows // k), 1, 1)
     kernel(
-        y.memory, grid, x.address, address(residual), address(summed), address(weight), address(bias), y.address,
+        gpu, grid, x.address, address(residual), address(summed), address(weight), address(bias), y.address,
         address(mean), rstd.address, rows, n, number_of(eps, WIDE_NAME[d]), *channels, flags,
     )  # fmt: skip
 
@@ -146,11 +177,13 @@ def backward(
         reduce(SUM, partial[i], (0,), to)
 
 
-def _layer_norm(x: Any, weight: Any, bias: Any, eps: float, y: Any, mean: Any, rstd: Any) -> None:
+def layer_norm(x: Any, weight: Any, bias: Any, eps: float, y: Any, mean: Any, rstd: Any) -> None:
+    """See `spiral.ops.norm.LayerNorm`."""
     forward(x, None, weight, bias, rstd.size, x.shape[-1], eps, None, y, mean, rstd)
 
 
-def _rms_norm(x: Any, weight: Any, eps: float, y: Any, rstd: Any) -> None:
+def rms_norm(x: Any, weight: Any, eps: float, y: Any, rstd: Any) -> None:
+    """See `spiral.ops.norm.RMSNorm`."""
     forward(x, None, weight, None, rstd.size, x.shape[-1], eps, None, y, None, rstd)
 
 
@@ -185,9 +218,9 @@ def _add_rms_norm_grad(g: Any, gsummed: Any, summed: Any, weight: Any, rstd: Any
 def kernels() -> Iterator[Kernel]:
     """The family's table."""
     floats = Cap(FLOATS)
-    yield Kernel("layer_norm", _layer_norm, floats)
+    yield Kernel("layer_norm", layer_norm, floats)
     yield Kernel("layer_norm_grad", _layer_norm_grad, floats)
-    yield Kernel("rms_norm", _rms_norm, floats)
+    yield Kernel("rms_norm", rms_norm, floats)
     yield Kernel("rms_norm_grad", _rms_norm_grad, floats)
     yield Kernel("add_layer_norm", _add_layer_norm, floats)
     yield Kernel("add_layer_norm_grad", _add_layer_norm_grad, floats)

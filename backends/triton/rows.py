@@ -9,10 +9,14 @@ import triton.language as tl
 
 from spiral.backends.triton.arrays import NAMES
 from spiral.backends.triton.launching import TritonKernel
+<<<<<<< HEAD
 from spiral.backends.triton.tuned import Tuned
 from spiral.device_array import DeviceArray
 from spiral.dtype import FLOATS, as_dtype, float64
 from spiral.gpu.tuning import Key, Trial
+=======
+from spiral.dtype import FLOATS, DType, float64
+>>>>>>> t-simple
 
 SIZES = ((8, 128, 4, False), (1, 1024, 4, False), (1, 4096, 8, False), (1, 4096, 8, True))
 """Rows of a program, elements of a block, warps, and whether longer rows are read block after block."""
@@ -29,6 +33,12 @@ LOOPING = ((8, 128, 4, False), (1, 1024, 4, True))
 """The sizes of kernels that read rows of any length block after block."""
 
 
+def spelled(params: Mapping[str, str], d: DType) -> dict[str, str]:
+    """Types of parameters for a dtype; see `sized`."""
+    names = {"*": f"*{NAMES[d]}", "wide": WIDE_NAME[d], "*wide": f"*{WIDE_NAME[d]}"}
+    return {p: names.get(kind, kind) for p, kind in params.items()}
+
+
 def sized(fn: Any, params: Mapping[str, str], loops: bool = False, **constants: Any) -> dict[Any, Sized]:
     """The kernels of a function for all floating dtypes.
 
@@ -41,8 +51,7 @@ def sized(fn: Any, params: Mapping[str, str], loops: bool = False, **constants: 
     """
     made: dict[Any, Sized] = {}
     for d in FLOATS:
-        names = {"*": f"*{NAMES[d]}", "wide": WIDE_NAME[d], "*wide": f"*{WIDE_NAME[d]}"}
-        types = {p: names.get(kind, kind) for p, kind in params.items()}
+        types = spelled(params, d)
         made[d.numpy] = [
             (
                 2**31 - 1 if loop else block,

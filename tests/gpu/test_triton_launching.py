@@ -286,8 +286,8 @@ def test_a_norm_is_one_launch_sized_for_its_rows(n, threads, programs):
     x, y = (DeviceArray.empty(gpu, (3, n), np.dtype(np.float32)) for _ in range(2))
     weight, bias, rows, more = arrays(gpu, n, n, 3, 3)
     gpu.calls.clear()
-    norm.forward(x, None, weight, bias, 3, n, 1e-5, None, y, rows, more)
-    norm.forward(x, None, None, None, 3, n, 1e-6, None, y, None, rows)
+    norm.layer_norm(x, weight, bias, 1e-5, y, rows, more)
+    norm.rms_norm(x, None, 1e-6, y, rows)
     launches = [(c.name, c.grid, c.block) for c in gpu.calls if c.method != "load"]
     assert launches == [("norm_rows", (programs, 1, 1), (threads, 1, 1))] * 2
 
@@ -298,7 +298,7 @@ def test_a_norm_of_no_rows_launches_nothing():
     gpu = RecordingDriver(90)
     x = DeviceArray.empty(gpu, (0, 4), np.dtype(np.float32))
     (rows,) = arrays(gpu, 0)
-    norm.forward(x, None, None, None, 0, 4, 1e-6, None, x, None, rows)
+    norm.rms_norm(x, None, 1e-6, x, rows)
     assert gpu.launches == 0
 
 

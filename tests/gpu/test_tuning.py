@@ -48,13 +48,13 @@ def test_triton_launches_the_kernel_that_a_table_chooses(tmp_path, monkeypatch):
     monkeypatch.setenv("SPIRAL_CACHE", str(tmp_path))
     first = RecordingDriver(90)
     tuning.forget(first)
-    assert rms_norm(first, 200) == 32 and rms_norm(first, 1000) == 128
-    entry = tuning.entry_of(tuning.CHOICES["triton/rms_norm"], {("fp32", 256, 0): (4,)})
-    tuning.write_table(tuning.user_path("recording driver"), "recording driver", True, {"triton/rms_norm": entry})
-    assert rms_norm(first, 200) == 32, "a table is read once"
+    assert rms_norm(first, 100) == 128 and rms_norm(first, 1000) == 128
+    entry = tuning.entry_of(tuning.CHOICES["triton/norm_rows"], {("fp32", 128, 0): (8,)})
+    tuning.write_table(tuning.user_path("recording driver"), "recording driver", True, {"triton/norm_rows": entry})
+    assert rms_norm(first, 100) == 128, "a table is read once"
     tuned = RecordingDriver(90)
     tuning.forget(tuned)
-    assert rms_norm(tuned, 200) == 128 and rms_norm(tuned, 1000) == 128
+    assert rms_norm(tuned, 100) == 256 and rms_norm(tuned, 1000) == 128
     tuning.forget(tuned)
 
 
