@@ -9,14 +9,10 @@ import triton.language as tl
 
 from spiral.backends.triton.arrays import NAMES
 from spiral.backends.triton.launching import TritonKernel
-<<<<<<< HEAD
 from spiral.backends.triton.tuned import Tuned
 from spiral.device_array import DeviceArray
-from spiral.dtype import FLOATS, as_dtype, float64
+from spiral.dtype import FLOATS, DType, as_dtype, float64
 from spiral.gpu.tuning import Key, Trial
-=======
-from spiral.dtype import FLOATS, DType, float64
->>>>>>> t-simple
 
 SIZES = ((8, 128, 4, False), (1, 1024, 4, False), (1, 4096, 8, False), (1, 4096, 8, True))
 """Rows of a program, elements of a block, warps, and whether longer rows are read block after block."""
