@@ -65,8 +65,7 @@ class Run:
     def note(self, part: Part) -> None:
         """Keeps what became of a part."""
         self.parts.append(part)
-        told = "" if part.failure is None else f": {part.failure.splitlines()[-1][-200:]}"
-        print(f"{part.name}: {part.seconds:.1f} s{told}", flush=True)
+        print(f"{part.name}: {part.seconds:.1f} s: {part.told}", flush=True)
 
     def module(self, name: str, seconds: float, *more: str, module: str = "", **variables: str) -> Part:
         """A part that is a module of this package."""

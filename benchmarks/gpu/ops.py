@@ -229,6 +229,8 @@ def main() -> None:
     contest = Contest(args.device, compiled=args.device == "cuda" and not args.no_compile)
     names = [s.name for s in contest.ours] + [s.name for s in contest.theirs]
     sink.put(sides=names, absent=contest.absent)
+    if not contest.ours:
+        raise SystemExit(f"ops: spiral has no GPU backend here: {contest.absent}")
     skipped = set(json.loads(args.skip))
     for case in cases.tiny() if args.quick else cases.full():
         if args.only not in case.key or case.key in skipped:
