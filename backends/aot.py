@@ -2,6 +2,7 @@
 
     python -m spiral.backends.aot          # what has changed, for all targets; updates kernels/resources.json
     python -m spiral.backends.aot --all --arch sm_90 --only norm
+    python -m spiral.backends.aot --heuristics    # only the launch configurations that no device has measured
 
 The committed table holds, for each target and file, a digest of the sources and for each kernel its registers per
 thread, the bytes of local memory that it spills to and the bytes of static shared memory. `make test` checks the
@@ -29,12 +30,11 @@ from typing import Any
 from spiral.backends.cuda import families
 from spiral.backends.cuda.launching import SOURCES
 from spiral.errors import KernelError
-from spiral.gpu import nvrtc
-from spiral.gpu.sources import CUDA_FOLDER, digest, with_includes
+from spiral.gpu import nvrtc, tuning
+from spiral.gpu.sources import CUDA_FOLDER, digest, triton_digest, with_includes
 
 TARGETS = ("sm_80", "sm_90", "sm_100")
 TABLE = CUDA_FOLDER.parent / "resources.json"
-TRITON_FOLDER = CUDA_FOLDER.parent / "triton"
 NAMES_AT_ONCE = 64
 """Kernels in one NVRTC program: its passes over the whole program take longer than the kernels' sum."""
 Resources = tuple[int, int, int]
@@ -109,22 +109,6 @@ def triton_kernels() -> dict[str, list[Any]]:
     return dict(sorted(found.items()))
 
 
-def triton_digest(file: str) -> str:
-    """Digest of a file of Triton kernels and of its neighbours that it imports."""
-    seen: list[Path] = []
-
-    def visit(path: Path) -> None:
-        if path in seen:
-            return
-        seen.append(path)
-        text = path.read_text()
-        for name in re.findall(r"spiral\.kernels\.triton(?:\.(\w+)| import (\w+))", text):
-            visit(TRITON_FOLDER / f"{name[0] or name[1]}.py")
-
-    visit(TRITON_FOLDER / file)
-    return digest(seen)
-
-
 def compile_triton(
     kernels: list[Any], arch: str, variants: tuple[bool, ...] = (True, False)
 ) -> Iterator[tuple[str, Resources]]:
@@ -188,6 +172,21 @@ def write_table(table: dict[str, dict[str, Any]]) -> None:
     TABLE.write_text(re.sub(r"\[\s+(\d+),\s+(\d+),\s+(\d+)\s+\]", r"[\1, \2, \3]", text) + "\n")
 
 
+# ---------------------------------------------------------------- launch configurations
+MEASURABLE = (80, 90)
+"""Compute capabilities with a table in the package, so that there nobody has to wait for `spiral tune`."""
+
+
+def write_heuristics() -> None:
+    """Rewrites the tables of `spiral.gpu.tuning` that no device has measured, for the sources of now."""
+    cuda_sources()
+    triton_kernels()
+    for cc in MEASURABLE:
+        path = tuning.committed_path(cc)
+        if not path.exists() or not tuning.read_table(path).verified:
+            tuning.write_table(path, f"sm_{cc}", False, tuning.heuristics())
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m spiral.backends.aot", description=__doc__.split("\n\n")[0])
@@ -197,7 +196,11 @@ def main() -> None:
         "--all", action="store_true", help="also files that have not changed since the table was written"
     )
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--heuristics", action="store_true", help="rewrite unmeasured launch configurations, no more")
     options = parser.parse_args()
+    write_heuristics()
+    if options.heuristics:
+        return
     start = time.perf_counter()
     table = read_table()
     files = [f for f in (*cuda_sources(), *triton_kernels()) if options.only in f]

@@ -67,6 +67,7 @@ class Cap:
             attributes; with it goes ``where_text``, the reason shown when it says no.
         deterministic: same inputs, same bits.
         capturable: may be recorded into a plan.
+        tf32: float32 factors are rounded to tf32, 10 bits of mantissa: taken only where the policy allows it.
         priority: among kernels that can run, the highest is taken.
     """
 
@@ -79,6 +80,7 @@ class Cap:
     where_text: str = ""
     deterministic: bool = True
     capturable: bool = True
+    tf32: bool = False
     priority: int = 0
 
 
@@ -132,7 +134,8 @@ class Memory(Protocol):
         """A NumPy array of its own with the values of a buffer; waits for the device."""
 
     # A memory may also have: report() -> dict of bytes by name ("live", "peak", ...) and restart_peak(), for
-    # `spiral.memory`; from_host_ahead(array) -> buffer, which copies beside the device's other work.
+    # `spiral.memory`; from_host_ahead(array) -> buffer, which copies beside the device's other work; and the parts of
+    # `spiral.dlpack.Sharing`, where other libraries can work on it.
 
 
 class UnifiedMemory:
@@ -208,7 +211,12 @@ class Backend(Protocol):
 
 
 def static_reason(
-    kernel: Kernel, dtypes: Iterable[DType], has_scalar: bool, deterministic: bool, facts: Mapping[str, Any]
+    kernel: Kernel,
+    dtypes: Iterable[DType],
+    has_scalar: bool,
+    deterministic: bool,
+    facts: Mapping[str, Any],
+    tf32: bool = False,
 ) -> str | None:
     """Why a kernel cannot run on a device for these input dtypes, whatever their shapes; None when it can."""
     cap = kernel.cap
@@ -227,6 +235,8 @@ def static_reason(
         return "takes tensors only; received a Python number"
     if deterministic and not cap.deterministic:
         return "is not deterministic"
+    if cap.tf32 and not tf32:
+        return "rounds float32 to tf32; only within spiral.prefer(tf32=True)"
     return None
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from spiral import dlpack
 from spiral.abstract import valueless
 from spiral.backend import Spec
-from spiral.device import as_device
+from spiral.device import as_device, devices
 from spiral.dispatch import shapes_only
 from spiral.dtype import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype
-from spiral.errors import ArgumentError, DTypeError
+from spiral.errors import ArgumentError, DeviceError, DTypeError
 from spiral.op import F
 from spiral.placement import filled
 from spiral.storage import empty as _empty
@@ -71,6 +71,8 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | 
     if isinstance(obj, np.ndarray):
         a = obj
     elif hasattr(obj, "__dlpack__") and not isinstance(obj, np.generic):
+        if tuple(obj.__dlpack_device__())[0] != dlpack.CPU:
+            return asarray(_from_device(obj, copy is not False), dtype=dtype, device=device)
         a = dlpack.read(obj, None)
     elif isinstance(obj, (memoryview, bytearray, array.array)):
         a = np.asarray(memoryview(obj))
@@ -133,8 +135,34 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
     Raises:
         DeviceError: the memory is out of reach.
         DTypeError: the element type is none of spiral's.
+        BufferError: ``copy=False`` where memory cannot be shared.
     """
+    if tuple(x.__dlpack_device__())[0] != dlpack.CPU:
+        return _place(_from_device(x, copy), device)
     return _place(from_numpy(dlpack.read(x, copy), copy=False), device)
+
+
+def _from_device(x: Any, copy: bool | None) -> Tensor:
+    """A tensor over memory of a device that spiral works on too."""
+    device = tuple(x.__dlpack_device__())
+    for ours in devices():
+        memory = ours.memory
+        if not isinstance(memory, dlpack.Sharing):
+            continue
+        try:
+            same = memory.dlpack_device() == device
+        except BufferError:  # a stand-in for a device
+            continue
+        if same:
+            buffer, writable = dlpack.read_from_device(x, memory, copy)
+            t: Tensor = wrap(buffer, make_key(ours, as_dtype(buffer.dtype)))
+            if not writable and copy is False:
+                raise BufferError("from_dlpack: the memory must not be written to, as that of tensors may be.")
+            return F.copy(t) if copy or not writable else t
+    raise DeviceError(
+        f"from_dlpack: expected memory of the CPU, device type {dlpack.CPU}, or of a device that `spiral doctor` "
+        f"lists; received device {device}."
+    )
 
 
 def full(shape: Shape, fill_value: bool | int | float, *, dtype: Any = None, device: Any = None) -> Tensor:

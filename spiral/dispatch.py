@@ -56,18 +56,20 @@ class Policy:
     With ``choose`` it takes no backend's kernels, but what ``choose(op, args, attrs)`` gives.
     """
 
-    __slots__ = ("choose", "deterministic", "fallback", "prefer", "table")
+    __slots__ = ("choose", "deterministic", "fallback", "prefer", "table", "tf32")
 
     def __init__(
         self,
         prefer: tuple[str, ...] = (),
         deterministic: bool = False,
         fallback: str = "allow",
+        tf32: bool = False,
         choose: Callable[[Op, tuple[Any, ...], tuple[Any, ...]], Entry] | None = None,
     ) -> None:
         self.prefer = prefer
         self.deterministic = deterministic
         self.fallback = fallback
+        self.tf32 = tf32
         self.choose = choose
         self.table: dict[tuple[Any, ...], Entry] = {}
 
@@ -77,13 +79,15 @@ _changes = 0  # of the set of backends
 _lock = threading.RLock()
 
 
-def policy(prefer: tuple[str, ...] = (), deterministic: bool = False, fallback: str | None = None) -> Policy:
+def policy(
+    prefer: tuple[str, ...] = (), deterministic: bool = False, fallback: str | None = None, tf32: bool = False
+) -> Policy:
     """The policy with these settings; one object per combination."""
     if fallback is None:
         fallback = os.environ.get("SPIRAL_FALLBACK", "allow")
     if not isinstance(fallback, str) or fallback not in ("allow", "warn", "error"):
         raise ArgumentError(f"SPIRAL_FALLBACK: expected allow, warn or error; received {received(fallback)}.")
-    key = (prefer, deterministic, fallback)
+    key = (prefer, deterministic, fallback, tf32)
     with _lock:
         if key not in _policies:
             _policies[key] = Policy(*key)
@@ -180,7 +184,7 @@ def _candidates(
     rows: list[tuple[int, int, str, Kernel | None, str | None]] = []
     found = [(b.name, b.priority, k) for b, k in backends_registry.kernels_for(op.name, device.type)]
     for name, priority, kernel in (*found, *kernels_of_core(op, device, _run_on_cpu)):
-        reason = static_reason(kernel, dtypes, scalar, pol.deterministic, device.facts)
+        reason = static_reason(kernel, dtypes, scalar, pol.deterministic, device.facts, pol.tf32)
         if reason is None and pol.fallback != "error":
             reason = reason_against(kernel, device, dtypes)
         guard = kernel.cap.where
@@ -631,13 +635,17 @@ def complete_attrs(op: Op, given: dict[str, Any]) -> tuple[Any, ...]:
 
 
 @contextmanager
-def prefer(*backends: str, deterministic: bool | None = None, fallback: str | None = None) -> Iterator[None]:
+def prefer(
+    *backends: str, deterministic: bool | None = None, fallback: str | None = None, tf32: bool | None = None
+) -> Iterator[None]:
     """Within the block, kernels of the named backends come first where they can run.
 
     Args:
         *backends: names as in ``spiral.backends()``, most preferred first.
         deterministic: only kernels whose results have the same bits every time.
         fallback: what happens when only the decomposition is left: ``allow``, ``warn``, ``error``.
+        tf32: float32 products may round their factors to tf32 (10 bits of mantissa), for tensor cores; sums stay
+            float32. Off unless asked for. A backward runs by the policy of where it is called.
 
     Raises:
         RegistryError: an unknown backend name.
@@ -654,6 +662,7 @@ def prefer(*backends: str, deterministic: bool | None = None, fallback: str | No
         backends or now.prefer,
         now.deterministic if deterministic is None else deterministic,
         now.fallback if fallback is None else fallback,
+        now.tf32 if tf32 is None else tf32,
     )
     if now.choose is not None:
         chosen = now  # where only shapes are evaluated, no kernel is to be preferred

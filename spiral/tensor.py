@@ -379,13 +379,31 @@ class Tensor(TensorCore):
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """A DLPack capsule over the values; bfloat16 too. Gradients do not travel."""
+        """A DLPack capsule over the values; bfloat16 too. Gradients do not travel.
+
+        Raises:
+            BufferError: the memory cannot be shared as asked for; the message says why.
+        """
+        memory = self.device.memory
+        if memory is not None and not memory.unified:
+            if dl_device is not None and tuple(dl_device) == (dlpack.CPU, 0):
+                if copy is False:
+                    raise BufferError(f"__dlpack__: memory of {self.device} reaches the CPU as a copy only.")
+                return dlpack.export(self.to("cpu")._a, max_version, None, None)
+            own = self.__dlpack_device__()
+            if dl_device is not None and tuple(dl_device) != own:
+                raise BufferError(f"__dlpack__: {self.device} can only be exported to {own}; received {dl_device}.")
+            buffer = copied(self._a, self.device) if copy else self._a
+            return dlpack.export_from_device(buffer, memory, self.device, stream, max_version)
         if stream is not None:
             raise BufferError(f"__dlpack__: a CPU tensor has no streams; received stream={stream!r}.")
         return dlpack.export(self.numpy() if self._key > DTYPE_MASK else self._a, max_version, dl_device, copy)
 
     def __dlpack_device__(self, /) -> tuple[int, int]:
-        return (dlpack.CPU, 0)
+        memory = self.device.memory
+        if memory is None or memory.unified:
+            return (dlpack.CPU, 0)
+        return dlpack.device_of(memory, self.device)
 
     def __array_namespace__(self, /, *, api_version: str | None = None) -> Any:
         import spiral

@@ -14,7 +14,7 @@ from spiral.dtype import ALL, FLOATS, DType, as_dtype, bfloat16, float16, float3
 from spiral.gpu import Driver
 
 _EXACT, _MMA = Source("attention.cu"), Source("attention_mma.cu")
-_HEADS, _MASK, _SHAPE = "P3qi4x", "P4q", "9i4xdP"
+_HEADS, _MASK, _SHAPE = "P3qi4x", "P4q", "8idP"
 _D_MAX = (64, 128, 256)
 _FORWARD_FORMATS = (*(_HEADS,) * 3, _MASK, "P", "P", _SHAPE)
 _DQ_FORMATS = (*(_HEADS,) * 4, _MASK, "P", "P", "P", _SHAPE)
@@ -95,7 +95,7 @@ def _mask(mask: Any, d: DType) -> tuple[Any, tuple[int, ...]]:
 
 def _shape(q: DeviceArray, k: DeviceArray, scale: float, causal: bool, window: int) -> tuple[Any, ...]:
     _, heads, t, d = q.shape
-    return heads, heads // k.shape[1], t, k.shape[2], d, window, causal, 1, 0, scale, 0
+    return heads, heads // k.shape[1], t, k.shape[2], d, window, causal, 0, scale, 0
 
 
 def _packed_shape(
@@ -103,7 +103,7 @@ def _packed_shape(
 ) -> tuple[Any, ...]:
     tokens, heads, d = q.shape
     kv_heads, count = k.shape[1], starts.size
-    return heads, heads // kv_heads, tokens, tokens, d, window, causal, 1, count, scale, starts.address
+    return heads, heads // kv_heads, tokens, tokens, d, window, causal, count, scale, starts.address
 
 
 def _d_max(d: int) -> int:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from spiral.backends.cuda.arrays import NAMES, THREADS, blocks, collapsed, copy_into, dense
 from spiral.backends.cuda.launching import Source
 from spiral.backends.cuda.products import MMA_TILES, PRODUCT_FORMAT, SIMT_TILES, Kind, products
 from spiral.device_array import DeviceArray
-from spiral.dtype import FLOATS, as_dtype
+from spiral.dtype import FLOATS, as_dtype, float32
 
 STRIDED = Kind("Strided", "P5i4i4x4q")
 MATRIX = Kind("Matrix", "PPqqi4x")
@@ -32,6 +34,7 @@ _PRODUCTS = {
     (d, *way): p for d in SIMT_TILES for p in (products(LINEAR, d, STRIDED, STRIDED, MATRIX),) for way in _WAYS
 }
 _PRODUCTS |= {(d, a, b): products(LINEAR, d, STRIDED, STRIDED, MATRIX, a, b) for d in MMA_TILES for a, b in _WAYS}
+_TF32 = {(a, b): products(LINEAR, float32, STRIDED, STRIDED, MATRIX, a, b, tf32=True) for a, b in _WAYS}
 _SUMS = {d: LINEAR.kernel(f"spiral::column_sums<{NAMES[d]}>", "P", MATRIX.format, PRODUCT_FORMAT) for d in FLOATS}
 
 
@@ -56,10 +59,11 @@ def multiply(
     bias: DeviceArray | None = None,
     activation: str = "none",
     splits: int = 0,
+    tf32: bool = False,
 ) -> None:
     """y = activation(x w^T + bias) for x (..., M, K), w (..., N, K) and dense y (..., M, N) of one dtype.
 
-    Leading axes of x and w broadcast; any strides. Overwrites y.
+    With ``tf32`` float32 factors are rounded to it. Leading axes of x and w broadcast; any strides. Overwrites y.
     """  # fmt: skip
     size = x.dtype.itemsize
     if any(s % size or abs(s) // size > _LONGEST_STRIDE for a in (x, w) for s in a.strides[-2:]):
@@ -81,7 +85,8 @@ def multiply(
     x_along_k, a = strided(wide_x, lengths, x_steps)
     w_along_k, b = strided(wide_w, lengths, w_steps)
     to = (y.address, 0 if bias is None else bias.address, m, n, ACTIVATIONS[activation])
-    _PRODUCTS[as_dtype(y.dtype), x_along_k, w_along_k](y.memory, m, n, k, batch, a, b, to, splits)
+    found = _TF32[x_along_k, w_along_k] if tf32 else _PRODUCTS[as_dtype(y.dtype), x_along_k, w_along_k]
+    found(y.memory, m, n, k, batch, a, b, to, splits)
 
 
 def column_sums(x: DeviceArray, y: DeviceArray, splits: int = 0) -> None:
@@ -101,6 +106,13 @@ def column_sums(x: DeviceArray, y: DeviceArray, splits: int = 0) -> None:
     _SUMS[d](gpu, (across, splits, 1), (32, 8, 1), x.address, *to, *shape)
     if part is not None:
         of_dtype.finish(gpu, blocks(n), (THREADS, 1, 1), *shape, *to, splits)
+
+
+def in_tf32(fn: Callable[..., None]) -> Callable[..., None]:
+    """A launcher with float32 factors rounded to tf32."""
+    rounded = partial(fn, tf32=True)
+    rounded.__name__ = f"{fn.__name__}, in tf32"  # type: ignore[attr-defined]
+    return rounded
 
 
 # ---------------------------------------------------------------- the device's library
@@ -143,6 +155,7 @@ def library_multiply(
     bias: DeviceArray | None = None,
     activation: str = "none",
     add: bool = False,
+    tf32: bool = False,
 ) -> None:
     """`multiply` by the library; `library_takes` must have said yes. The bias is where the sums begin: one rounding.
 
@@ -159,6 +172,6 @@ def library_multiply(
     ways = of_w[0], not of_x[0]
     add = add or bias is not None
     lengths, to = (n, m, x.shape[-1]), (y.address, n, step)
-    gpu.blas.gemm(x.dtype, ways, lengths, of_w[1], of_x[1], to, batch, add, y.dtype)
+    gpu.blas.gemm(x.dtype, ways, lengths, of_w[1], of_x[1], to, batch, add, y.dtype, tf32)
     if activation == "relu":
         _RELU[y.dtype](gpu, blocks(y.size, 4 * THREADS), (THREADS, 1, 1), y.address, y.size)

@@ -12,6 +12,7 @@ from spiral.backends.cuda.gemm import (
     LIBRARY_FROM,
     LIBRARY_TEXT,
     column_sums,
+    in_tf32,
     library_multiply,
     library_takes,
     multiply,
@@ -32,7 +33,7 @@ def _compute_in(d: DType) -> DType:
     return int64 if d.itemsize == 8 else int32
 
 
-def _matmul(x: DeviceArray, y: DeviceArray, z: DeviceArray) -> None:
+def _matmul(x: DeviceArray, y: DeviceArray, z: DeviceArray, tf32: bool = False) -> None:
     if not z.size:
         return
     d = _compute_in(as_dtype(z.dtype))
@@ -43,7 +44,7 @@ def _matmul(x: DeviceArray, y: DeviceArray, z: DeviceArray) -> None:
     to = z if z.dtype == d.numpy else DeviceArray.empty(z.memory, z.shape, d.numpy)
     full = to.reshape_view((*lead, x.shape[-2], w.shape[-2]))
     assert full is not None
-    multiply(x, w, full)
+    multiply(x, w, full, tf32=tf32)
     if to is not z:
         cast_into(to, z)
 
@@ -56,14 +57,16 @@ def _rows(x: DeviceArray, shape: tuple[int, int]) -> DeviceArray:
     return view
 
 
-def _linear(x: DeviceArray, weight: DeviceArray, bias: Any, activation: str, y: DeviceArray) -> None:
+def _linear(
+    x: DeviceArray, weight: DeviceArray, bias: Any, activation: str, y: DeviceArray, tf32: bool = False
+) -> None:
     if not y.size:
         return
     d = as_dtype(y.dtype)
     count = math.prod(y.shape[:-1])
     bias = None if bias is None else dense(cast(bias, d))
     rows = _rows(cast(x, d), (count, x.shape[-1]))
-    multiply(rows, cast(weight, d), _rows(y, (count, y.shape[-1])), bias, activation)
+    multiply(rows, cast(weight, d), _rows(y, (count, y.shape[-1])), bias, activation, tf32=tf32)
 
 
 def _gradient(write: Callable[[DeviceArray], None], y: DeviceArray, d: DType) -> None:
@@ -78,7 +81,7 @@ def _gradient(write: Callable[[DeviceArray], None], y: DeviceArray, d: DType) ->
 
 def _linear_grad(
     g: DeviceArray, x: DeviceArray, weight: DeviceArray, need_x: bool, need_weight: bool, need_bias: bool,
-    dx: DeviceArray, dw: DeviceArray, db: DeviceArray,
+    dx: DeviceArray, dw: DeviceArray, db: DeviceArray, tf32: bool = False,
 ) -> None:  # fmt: skip
     d = as_dtype(g.dtype)
     out, width = weight.shape
@@ -87,13 +90,13 @@ def _linear_grad(
     if need_x:
 
         def to_x(y: DeviceArray) -> None:
-            multiply(g, transposed(cast(weight, d)), _rows(y, (count, width)))
+            multiply(g, transposed(cast(weight, d)), _rows(y, (count, width)), tf32=tf32)
 
         _gradient(to_x, dx, d)
     if need_weight:
 
         def to_weight(y: DeviceArray) -> None:
-            multiply(transposed(g), transposed(_rows(cast(x, d), (count, width))), y)
+            multiply(transposed(g), transposed(_rows(cast(x, d), (count, width))), y, tf32=tf32)
 
         _gradient(to_weight, dw, d)
     if need_bias:
@@ -122,13 +125,13 @@ def _library_matmul_takes(x: DeviceArray, y: DeviceArray) -> bool:
     return found is not None and library_takes(*found)
 
 
-def _library_matmul(x: DeviceArray, y: DeviceArray, z: DeviceArray) -> None:
+def _library_matmul(x: DeviceArray, y: DeviceArray, z: DeviceArray, tf32: bool = False) -> None:
     found = _matmul_operands(x, y)
     assert found is not None
     a, w = found
     to = z.reshape_view((*a.shape[:-1], w.shape[-2]))
     assert to is not None
-    library_multiply(a, w, to)
+    library_multiply(a, w, to, tf32=tf32)
 
 
 def _library_linear_takes(x: DeviceArray, weight: DeviceArray, bias: Any, activation: str) -> bool:
@@ -138,10 +141,12 @@ def _library_linear_takes(x: DeviceArray, weight: DeviceArray, bias: Any, activa
     return rows is not None and library_takes(rows, weight)
 
 
-def _library_linear(x: DeviceArray, weight: DeviceArray, bias: Any, activation: str, y: DeviceArray) -> None:
+def _library_linear(
+    x: DeviceArray, weight: DeviceArray, bias: Any, activation: str, y: DeviceArray, tf32: bool = False
+) -> None:
     rows, to = x.reshape_view((-1, x.shape[-1])), y.reshape_view((-1, y.shape[-1]))
     assert rows is not None and to is not None
-    library_multiply(rows, weight, to, bias, activation)
+    library_multiply(rows, weight, to, bias, activation, tf32=tf32)
 
 
 def _library_linear_grad_takes(
@@ -157,15 +162,15 @@ def _library_linear_grad_takes(
 
 def _library_linear_grad(
     g: DeviceArray, x: DeviceArray, weight: DeviceArray, need_x: bool, need_weight: bool, need_bias: bool,
-    dx: DeviceArray, dw: DeviceArray, db: DeviceArray,
+    dx: DeviceArray, dw: DeviceArray, db: DeviceArray, tf32: bool = False,
 ) -> None:  # fmt: skip
     out, width = weight.shape
     count = math.prod(g.shape[:-1])
     g, x = _rows(g, (count, out)), _rows(x, (count, width))
     if need_x:
-        library_multiply(g, transposed(weight), _rows(dx, (count, width)))
+        library_multiply(g, transposed(weight), _rows(dx, (count, width)), tf32=tf32)
     if need_weight:
-        library_multiply(transposed(g), transposed(x), dw)
+        library_multiply(transposed(g), transposed(x), dw, tf32=tf32)
     if need_bias:
         column_sums(g, db)
 
@@ -178,6 +183,10 @@ def kernels() -> Iterator[Kernel]:
         ("linear_grad", _library_linear_grad, _library_linear_grad_takes),
     ):
         yield Kernel(name, fn, Cap(FLOATS, where=takes, where_text=LIBRARY_TEXT, priority=1))
+        cap = Cap((float32,), cc=(80, 999), where=takes, where_text=LIBRARY_TEXT, tf32=True, priority=3)
+        yield Kernel(name, in_tf32(fn), cap)
+    for name, fn in (("matmul", _matmul), ("linear", _linear), ("linear_grad", _linear_grad)):
+        yield Kernel(name, in_tf32(fn), Cap((float32,), cc=(80, 999), tf32=True, priority=2))
     yield Kernel("matmul", _matmul, Cap(_EXACT, integers=ANY.integers))
     yield Kernel("matmul", _matmul, _TENSOR_CORES)
     for name, fn in (("linear", _linear), ("linear_grad", _linear_grad)):

@@ -13,7 +13,16 @@ from typing import Any
 
 from spiral.backend import Cap, Kernel
 from spiral.backends.cuda.arrays import NAMES, THREADS, blocks, cast, cast_into, dense, wide
-from spiral.backends.cuda.gemm import MATRIX, STRIDED, library_multiply, library_takes, multiply, strided, transposed
+from spiral.backends.cuda.gemm import (
+    MATRIX,
+    STRIDED,
+    in_tf32,
+    library_multiply,
+    library_takes,
+    multiply,
+    strided,
+    transposed,
+)
 from spiral.backends.cuda.launching import Source
 from spiral.backends.cuda.loss import count_targets, integer_targets, reduce_losses
 from spiral.backends.cuda.products import MMA_TILES, SIMT_TILES, Kind, products
@@ -34,40 +43,42 @@ _WIDE = (float32, float64)
 _LOGITS = {d: products(_SOURCE, d, STRIDED, STRIDED, MATRIX, to=float32) for d in MMA_TILES}
 _TO_X = {d: products(_SOURCE, d, STRIDED, STRIDED, _ADDED, True, False, to=float32) for d in MMA_TILES}
 _TO_X |= {d: products(_SOURCE, d, STRIDED, STRIDED, _ADDED) for d in _WIDE if d in SIMT_TILES}
+_TO_X_TF32 = products(_SOURCE, float32, STRIDED, STRIDED, _ADDED, True, False, tf32=True)
 _TAKE = {d.numpy: _SOURCE.kernel(f"spiral::linear_loss_tile<{NAMES[d]}>", *"PPPqqqiii") for d in _WIDE}
 _FINISH = {d.numpy: _SOURCE.kernel(f"spiral::linear_loss_rows<{NAMES[d]}>", *"PPPPqqiqdd") for d in _WIDE}
 _GRAD = {d: _SOURCE.kernel(f"spiral::linear_loss_grad<{NAMES[d]}>", *"PPPPPPqqqqiiiqdd") for d in FLOATS}
 
 
-def _logits(x: DeviceArray, weight: DeviceArray, y: DeviceArray) -> None:
+def _logits(x: DeviceArray, weight: DeviceArray, y: DeviceArray, tf32: bool) -> None:
     """y = x weight^T for dense operands, y in the wide type."""
     (m, k), n, d = x.shape, weight.shape[0], as_dtype(x.dtype)
     if library_takes(x, weight):
-        library_multiply(x, weight, y)
+        library_multiply(x, weight, y, tf32=tf32)
     elif d in _LOGITS:
         of_x, of_w = strided(x, (), ())[1], strided(weight, (), ())[1]
         _LOGITS[d](y.memory, m, n, k, 1, of_x, of_w, (y.address, 0, m, n, 0))
     else:
-        multiply(x, weight, y)
+        multiply(x, weight, y, tf32=tf32)
 
 
-def _add_to_x(d: DeviceArray, weight: DeviceArray, dx: DeviceArray, add: bool) -> None:
+def _add_to_x(d: DeviceArray, weight: DeviceArray, dx: DeviceArray, add: bool, tf32: bool) -> None:
     """dx (+)= d weight for dense operands, dx in the wide type."""
     (m, k), n, w = d.shape, weight.shape[1], transposed(weight)
     if library_takes(d, w):
-        library_multiply(d, w, dx, add=add)
+        library_multiply(d, w, dx, add=add, tf32=tf32)
         return
     of_d, of_w = strided(d, (), ())[1], strided(w, (), ())[1]
-    _TO_X[as_dtype(d.dtype)](dx.memory, m, n, k, 1, of_d, of_w, (dx.address, n, int(add)))
+    found = _TO_X_TF32 if tf32 else _TO_X[as_dtype(d.dtype)]
+    found(dx.memory, m, n, k, 1, of_d, of_w, (dx.address, n, int(add)))
 
 
-def _to_weight(d: DeviceArray, x: DeviceArray, dw: DeviceArray) -> None:
+def _to_weight(d: DeviceArray, x: DeviceArray, dw: DeviceArray, tf32: bool) -> None:
     """dw = d^T x for dense operands of one dtype."""
     a, b = transposed(d), transposed(x)
     if library_takes(a, b):
-        library_multiply(a, b, dw)
+        library_multiply(a, b, dw, tf32=tf32)
     else:
-        multiply(a, b, dw)
+        multiply(a, b, dw, tf32=tf32)
 
 
 def _starts(length: int, step: int) -> Iterator[tuple[int, int]]:
@@ -87,7 +98,7 @@ def _operands(x: DeviceArray, weight: DeviceArray) -> tuple[DType, DeviceArray, 
 
 def _linear_cross_entropy(
     x: DeviceArray, weight: DeviceArray, targets: DeviceArray, ignore_index: int, label_smoothing: float,
-    z_loss: float, reduction: str, loss: DeviceArray, lse: DeviceArray,
+    z_loss: float, reduction: str, loss: DeviceArray, lse: DeviceArray, tf32: bool = False,
 ) -> None:  # fmt: skip
     gpu, d = lse.memory, lse.dtype
     _, x, weight = _operands(x, weight)
@@ -101,7 +112,7 @@ def _linear_cross_entropy(
     for row, count in _starts(rows, at_once):
         for first, n in _starts(classes, columns):
             logits = _block(gpu, tile, (count, n))
-            _logits(x[row : row + count], weight[first : first + n], logits)
+            _logits(x[row : row + count], weight[first : first + n], logits, tf32)
             group, grid, block = row_grid(count, n, d.itemsize, 8)
             _TAKE[d](
                 gpu, grid, block, logits.address, t[row:].address, states[row:].address, count, n, first, group, small,
@@ -119,7 +130,7 @@ def _linear_cross_entropy(
 def _linear_cross_entropy_grad(
     g: DeviceArray, x: DeviceArray, weight: DeviceArray, targets: DeviceArray, lse: DeviceArray, need_x: bool,
     need_weight: bool, ignore_index: int, label_smoothing: float, z_loss: float, reduction: str,
-    dx: DeviceArray, dw: DeviceArray,
+    dx: DeviceArray, dw: DeviceArray, tf32: bool = False,
 ) -> None:  # fmt: skip
     gpu, w = lse.memory, wide(x, weight)
     of_x, of_weight = as_dtype(x.dtype), as_dtype(weight.dtype)
@@ -140,7 +151,7 @@ def _linear_cross_entropy_grad(
         for row, count in _starts(rows, at_once):
             into = gradient[row : row + count]
             logits = into if tile is None else _block(gpu, tile, (count, n))
-            _logits(x[row : row + count], part, logits)
+            _logits(x[row : row + count], part, logits, tf32)
             group, grid = shared_row_grid(count, n, w.itemsize)
             _GRAD[d](
                 gpu, grid, (THREADS, 1, 1), (g[row:] if g.ndim else g).address, logits.address,
@@ -148,11 +159,11 @@ def _linear_cross_entropy_grad(
                 first, classes, group, small, int(reduction == "none"), ignore_index, label_smoothing, z_loss,
             )  # fmt: skip
         if need_x:
-            _add_to_x(gradient, part, sum_x, first > 0)
+            _add_to_x(gradient, part, sum_x, first > 0, tf32)
         if need_weight:
             to = dw[first : first + n]
             product = to if of_weight is d else DeviceArray.empty(gpu, to.shape, d.numpy)
-            _to_weight(gradient, x, product)
+            _to_weight(gradient, x, product, tf32)
             if product is not to:
                 cast_into(product, to)
     if sum_x is not dx:
@@ -166,3 +177,4 @@ def kernels() -> Iterator[Kernel]:
                      ("linear_cross_entropy_grad", _linear_cross_entropy_grad)):  # fmt: skip
         yield Kernel(name, fn, Cap(_WIDE, integers))
         yield Kernel(name, fn, Cap(FLOATS, integers, cc=(80, 999)))
+        yield Kernel(name, in_tf32(fn), Cap((float32,), integers, cc=(80, 999), tf32=True, priority=2))

@@ -8,9 +8,10 @@ from typing import Any
 from spiral.backend import Cap, Kernel
 from spiral.backends.cuda.arrays import NAMES, THREADS, cast, dense
 from spiral.backends.cuda.launching import CudaKernel, Source
-from spiral.backends.cuda.rows import BLOCKS, MOST, power, row_grid
+from spiral.backends.cuda.rows import BLOCKS, MOST, power, row_choice, row_class, row_grid
 from spiral.device_array import DeviceArray
 from spiral.dtype import FLOATS, DType, as_dtype, float32, float64
+from spiral.gpu.tuning import Choice, Trial
 
 # flags of norm.cu
 RMS, WEIGHT_WIDE, BIAS_WIDE, STATISTICS_WIDE, WEIGHT_ALIGNED, BIAS_ALIGNED, ALIGNED = (1 << i for i in range(7))
@@ -21,6 +22,11 @@ _ROWS = {
     for d in FLOATS
     for add in (False, True)
 }
+
+NORM_ROWS: Choice = row_choice(
+    "norm_rows", "norm.cu",
+    lambda rows, n, dtype: Trial("layer_norm", (((rows, n), dtype), ((n,), dtype), ((n,), dtype)), (1e-5,)),
+)  # fmt: skip
 
 
 def _kernels(name: str, *formats: str) -> dict[Any, CudaKernel]:
@@ -98,7 +104,8 @@ def forward(
         held = 8 if x.itemsize == 4 else 4
     else:
         held = 2 if x.itemsize == 2 else 4
-    group, grid, block = row_grid(rows, n, x.itemsize, held)
+    config = NORM_ROWS.at(y.memory, row_class(n, x.itemsize))
+    group, grid, block = row_grid(rows, n, x.itemsize, held, config)
     _ROWS[x.dtype, residual is not None](
         y.memory, grid, block, x.address, address(residual), address(summed), address(weight), address(bias), y.address,
         address(mean), rstd.address, rows, n, *channels, group, flags, eps,

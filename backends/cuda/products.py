@@ -123,6 +123,13 @@ MMA_TILES: dict[DType, tuple[Tile, ...]] = {
     for d in (float16, bfloat16)
 }
 """Tiles of the tensor cores."""
+TF32_TILES: dict[DType, tuple[Tile, ...]] = {
+    float32: (
+        Tile("spiral::LargeTf32", 128, 128, 32, 256, 3 * 128 * 272),
+        Tile("spiral::SmallTf32", 64, 64, 32, 128, 3 * 128 * 144),
+    )
+}
+"""The same for float32 that is rounded to tf32."""
 
 
 @dataclass(frozen=True)
@@ -148,17 +155,19 @@ def products(
     b_along_k: bool = True,
     tiles: Mapping[DType, tuple[Tile, ...]] = SIMT_TILES,
     to: DType | None = None,
+    tf32: bool = False,
 ) -> Products:
     """The kernels for operands of a dtype and results of it, or of ``to``.
 
-    16-bit operands lie in shared memory along k or along rows.
+    Operands of tensor cores, 16-bit ones and with ``tf32`` float32, lie in shared memory along k or along rows.
     """
     to = to or d
     kinds = ", ".join((a.of(d), b.of(d), y.of(to)))
     formats = (a.format, b.format, y.format, PRODUCT_FORMAT)
-    if d in MMA_TILES:
+    mma = TF32_TILES if tf32 else MMA_TILES
+    if d in mma:
         ways = f"{a_along_k}, {b_along_k}".lower()
-        kernels = {t: source.kernel(f"spiral::mma_product<{t.name}, {kinds}, {ways}>", *formats) for t in MMA_TILES[d]}
+        kernels = {t: source.kernel(f"spiral::mma_product<{t.name}, {kinds}, {ways}>", *formats) for t in mma[d]}
     else:
         kernels = {t: source.kernel(f"spiral::product<{t.name}, {kinds}>", *formats) for t in tiles[d]}
     wide = float32 if d in MMA_TILES else d

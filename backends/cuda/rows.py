@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from spiral.backends.cuda.arrays import THREADS
+from spiral.gpu.kernel_cache import source_hash
+from spiral.gpu.sources import CUDA_FOLDER
+from spiral.gpu.tuning import Choice, Config, Key, Trial, declare
 
 BLOCKS = 1056
 """As many as keep a large GPU busy: 8 on each of 132 multiprocessors. The same on every device, so that results are."""
@@ -15,7 +20,9 @@ def power(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def row_grid(rows: int, n: int, itemsize: int, held: int) -> tuple[int, tuple[int, int, int], tuple[int, int, int]]:
+def row_grid(
+    rows: int, n: int, itemsize: int, held: int, config: Config = (0, THREADS)
+) -> tuple[int, tuple[int, int, int], tuple[int, int, int]]:
     """Threads of a group that has one row (see ``rows.cuh``), the grid and the block.
 
     Args:
@@ -23,14 +30,51 @@ def row_grid(rows: int, n: int, itemsize: int, held: int) -> tuple[int, tuple[in
         n: elements of each.
         itemsize: bytes of an element.
         held: how many pieces of 16 bytes a thread keeps in registers; half of them are used where that is enough.
+        config: of `row_choice`.
     """
+    shift, most = config
     packs = -(-n * itemsize // 16)
     group = power(-(-2 * packs // held))
     if group > 32 and packs <= 32 * held:
         group = 32
-    group = min(group, MOST)
-    threads = max(group, THREADS) if group <= 32 else group
+    group = min(group << shift if shift >= 0 else max(1, group >> -shift), MOST)
+    threads = max(group, most) if group <= 32 else group
     return group, (-(-rows * group // threads), 1, 1), (threads, 1, 1)
+
+
+LEAST, GREATEST = 6, 17
+"""Classes of rows: of up to 2^6 bytes, ..., of more than 2^16."""
+
+
+def row_class(n: int, itemsize: int) -> tuple[int, int]:
+    """The class of shapes that a row of n elements is in."""
+    return itemsize, min(GREATEST, max(LEAST, (n * itemsize - 1).bit_length()))
+
+
+def row_choice(kernel: str, file: str, trial: Callable[[int, int, str], Trial]) -> Choice:
+    """What launches of `row_grid` may choose: how many times two as many threads for a row, and threads of a block.
+
+    Args:
+        kernel: its name.
+        file: of ``kernels/cuda``.
+        trial: (rows, n, dtype) -> what to run.
+    """
+    few = ((0, THREADS), (0, 128), (0, 512), (1, THREADS), (-1, THREADS))  # several rows in a block
+    many = ((0, THREADS), (1, THREADS), (-1, THREADS))  # a row is a block: its threads are the row's
+    dtypes = {2: "bfloat16", 4: "float32", 8: "float64"}
+
+    def of_class(key: Key, nbytes: int) -> Trial:
+        itemsize, bits = int(key[0]), int(key[1])
+        n = (1 << bits) // itemsize
+        return trial(max(1, nbytes // (n * itemsize)), n, dtypes[itemsize])
+
+    return declare(
+        Choice(
+            f"cuda/{kernel}", ("shift", "threads"),
+            {(size, bits): few if bits <= 12 else many for size in dtypes for bits in range(LEAST, GREATEST + 1)},
+            lambda: source_hash(CUDA_FOLDER / file), of_class,
+        )
+    )  # fmt: skip
 
 
 def shared_row_grid(rows: int, n: int, itemsize: int) -> tuple[int, tuple[int, int, int]]:

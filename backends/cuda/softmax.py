@@ -9,9 +9,10 @@ from typing import Any
 from spiral.backend import Cap, Kernel
 from spiral.backends.cuda.arrays import NAMES, THREADS, cast, dense
 from spiral.backends.cuda.launching import CudaKernel, Source
-from spiral.backends.cuda.rows import column_threads, row_grid
+from spiral.backends.cuda.rows import column_threads, row_choice, row_class, row_grid
 from spiral.device_array import DeviceArray
 from spiral.dtype import FLOATS, as_dtype
+from spiral.gpu.tuning import Choice, Trial
 
 _SOURCE = Source("softmax.cu")
 
@@ -24,6 +25,14 @@ _ROWS = _kernels("softmax_rows", *"PPqqii")
 _COLUMNS = _kernels("softmax_columns", *"PPqqqii")
 _GRAD_ROWS = _kernels("softmax_grad_rows", *"PPPqqii")
 _GRAD_COLUMNS = _kernels("softmax_grad_columns", *"PPPqqqii")
+
+ROWS: Choice = row_choice(
+    "softmax_rows", "softmax.cu", lambda rows, n, dtype: Trial("softmax", (((rows, n), dtype),), (-1,))
+)
+GRAD_ROWS: Choice = row_choice(
+    "softmax_grad_rows", "softmax.cu",
+    lambda rows, n, dtype: Trial("softmax_grad", (((rows, n), dtype), ((rows, n), dtype)), (-1,)),
+)  # fmt: skip
 
 
 def _run(
@@ -39,7 +48,9 @@ def _run(
     addresses = [a.address for a in arrays]
     if inner == 1:
         held = 8 if len(arrays) == 2 and y.itemsize == 4 else 4  # as in softmax.cu
-        group, grid, block = row_grid(outer, n, y.itemsize, held)
+        choice = ROWS if len(arrays) == 2 else GRAD_ROWS
+        config = choice.at(y.memory, row_class(n, y.itemsize))
+        group, grid, block = row_grid(outer, n, y.itemsize, held, config)
         rows[y.dtype](y.memory, grid, block, *addresses, outer, n, group, log)
         return
     across = column_threads(outer * inner, n)

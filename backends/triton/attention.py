@@ -67,7 +67,7 @@ def _kernels(name: str, pointers: tuple[str, ...], strided: str) -> dict[tuple[D
     made = {}
     for dtype, masked in itertools.product(FLOATS, (False, True)):
         wide = wide_name(dtype)
-        params = {p: f"*{wide if p == 'delta' else NAMES[dtype]}" for p in pointers}
+        params = {p: f"*{wide if p in ('lse', 'delta') else NAMES[dtype]}" for p in pointers}
         steps = [s for x in strided for s in _STEPS[x]]
         params |= dict.fromkeys((*steps, *_MASK, *_SHAPE), "i32") | {"scale": wide}
         for width, (m, n, warps, stages) in _blocks(name, dtype, masked).items():
@@ -149,7 +149,7 @@ def _attention_grad(
     kv_heads, s = k.shape[1], k.shape[2]
     (g, of_g), (q, of_q), (k, of_k), (v, of_v), (y, of_y) = (_heads(x, d) for x in (g, q, k, v, y))
     mask, at, of_mask = _mask(mask, d)
-    lse = dense(cast(lse, d))
+    lse = dense(cast(lse, wide_of(q)))
     delta = DeviceArray.empty(gpu, lse.shape, wide_of(q).numpy)
     kind, shape = (d, _width(width), mask is not None), _shape(q, k, scale, causal, window)
     operands = (g.address, q.address, k.address, v.address)

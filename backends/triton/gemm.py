@@ -15,6 +15,8 @@ from spiral.backends.triton.launching import TritonKernel
 from spiral.device_array import DeviceArray
 from spiral.dtype import FLOATS, DType, as_dtype, bfloat16, float16, float32, float64, int32, int64
 from spiral.gpu import Driver
+from spiral.gpu.sources import triton_digest
+from spiral.gpu.tuning import Choice, Key, Trial, declare
 from spiral.kernels.triton import linear as source
 
 BATCH_AXES = 3
@@ -108,6 +110,38 @@ _WHOLE = {
 }
 
 
+_SIDES, _DEPTHS = (6, 8, 10, 12, 14), (10, 12)  # of products: powers of two that their lengths fit in
+
+
+def product_class(d: DType, m: int, n: int, k: int) -> Key:
+    """The class of shapes that a product of (m, k) and (k, n) is in."""
+    rows, columns = ((length - 1).bit_length() for length in (m, n))
+    side = _SIDES[-1]
+    return (
+        d.name, next((s for s in _SIDES if rows <= s), side), next((s for s in _SIDES if columns <= s), side),
+        _DEPTHS[k > 1 << _DEPTHS[0]],
+    )  # fmt: skip
+
+
+def _trial(key: Key, nbytes: int) -> Trial:
+    """A linear layer of the class's largest lengths, which leave no choice of the number of bytes."""
+    m, n, k = (1 << int(bits) for bits in key[1:])
+    return Trial("linear", (((m, k), str(key[0])), ((n, k), str(key[0])), None), ("none",))
+
+
+PRODUCT = declare(
+    Choice(
+        "triton/product", ("tile",),
+        {
+            (d.name, m, n, k): ((-1,), *((i,) for i in range(len(TILES[d]))))
+            for d in FLOATS for m in _SIDES for n in _SIDES for k in _DEPTHS
+        },
+        lambda: triton_digest("linear.py"), _trial,
+    )
+)  # fmt: skip
+"""Which of `TILES` a product takes; -1: what `tile_for` says."""
+
+
 def transposed(x: DeviceArray) -> DeviceArray:
     """x with its last two axes exchanged."""
     return x.transpose((*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
@@ -177,7 +211,8 @@ def multiply(
         tiles = -(-m // _SIDE) * -(-n // _SIDE) * batch
         _WHOLE[d](gpu, (tiles, 1, 1), x.address, w.address, y.address, m, n, k, *steps)
         return
-    tile = tile_for(gpu, TILES[d], m, n, batch)
+    (chosen,) = PRODUCT.at(gpu, product_class(d, m, n, k))
+    tile = tile_for(gpu, TILES[d], m, n, batch) if chosen < 0 else TILES[d][chosen]
     tiles = -(-m // tile.m) * -(-n // tile.n) * batch
     splits, chunk = cut(gpu, tiles, k, tile.k)
     ending = (int(bias is not None), int(activation == "relu"))

@@ -161,6 +161,19 @@ class TritonKernel:
         if keep is None or not keep(interpreter.run, *call):
             interpreter.run(*call)
 
+    def prepare(self, gpu: Driver) -> None:
+        """Compiles the variant for aligned addresses, where that has not been done.
+
+        An op that overwrites its inputs prepares what it launches before the first launch: a kernel that cannot be
+        built then leaves them as they were, and another may do the work.
+
+        Raises:
+            KernelBuildError: it cannot be built.
+        """
+        variants = gpu.functions[self] if self in gpu.functions else self._prepare(gpu)
+        if variants is not None and variants[True] is None:
+            variants[True] = Variant(gpu, self.compile(gpu.facts.cc, aligned=True))
+
     def _prepare(self, gpu: Driver) -> list[Variant | None] | None:
         """Room for the two variants, compiled when they are needed; None where the interpreter runs."""
         interpreted = adapter.is_interpreted(self.fn)

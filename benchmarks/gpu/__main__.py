@@ -46,7 +46,7 @@ class Run:
 
     def seconds_for(self, name: str) -> float:
         """Its share of what is left, among the parts that are still to come."""
-        left = self.deadline - time.monotonic()
+        left: float = self.deadline - time.monotonic()
         coming = [n for n in self.args.parts if n in SHARES and n not in {p.name for p in self.parts}]
         total = sum(SHARES[n] for n in coming) or 1.0
         # twice its share: most parts end before their time

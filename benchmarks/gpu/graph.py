@@ -50,7 +50,8 @@ def main() -> None:
     first, *others = (rng.standard_normal(shape, np.float32) for _ in range(4))
     weight = rng.standard_normal(shape[1], np.float32)
     x, w, y = (sp.asarray(a).to("cuda") for a in (first, weight, np.zeros_like(first)))
-    driver = as_device("cuda").memory.driver  # type: ignore[union-attr]
+    memory: Any = as_device("cuda").memory
+    driver = memory.driver
 
     def chain() -> None:
         with sp.prefer("triton"):

@@ -131,9 +131,9 @@ def print_all(parts: list[Part]) -> None:
     print_table(f"parts on {device_name(parts)}", ("part", "took", "ended"), rows)
     aims = list(judged(parts))
     missed = [a for a in aims if not a["met"]]
-    rows = [(a["what"], a["aim"], f"{a['reached']:.3g}", f"{a['wanted']:.3g}") for a in missed]
-    if rows:
-        print_table("aims MISSED", ("what", "aim", "reached", "wanted"), rows)
+    told = [(a["what"], a["aim"], f"{a['reached']:.3g}", f"{a['wanted']:.3g}") for a in missed]
+    if told:
+        print_table("aims MISSED", ("what", "aim", "reached", "wanted"), told)
     print(f"{len(aims) - len(missed)} of {len(aims)} aims met.")
 
 

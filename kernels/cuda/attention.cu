@@ -8,7 +8,7 @@ namespace spiral {
 template <class Tiles>
 __global__ void __launch_bounds__(256, 1)
 attention(Heads<typename Tiles::T> q, Heads<typename Tiles::T> k, Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask,
-          typename Tiles::T* y, void* lse, AttentionShape shape) {
+          typename Tiles::T* y, typename Tiles::W* lse, AttentionShape shape) {
   typedef typename Tiles::T T;
   typedef typename Tiles::W W;
   constexpr int B = Tiles::B, TM = Tiles::TM;
@@ -64,7 +64,7 @@ attention(Heads<typename Tiles::T> q, Heads<typename Tiles::T> k, Heads<typename
     total[i] = reduce16<Add>(total[i]);
     const int row = first + ty + 16 * i;
     if (tx == 0 && row < shape.t)
-      put_lse<T>(lse, row0 + row, shape.full, total[i] == 0 ? none : (W)log(total[i]) + top[i]);
+      lse[row0 + row] = total[i] == 0 ? none : (W)log(total[i]) + top[i];
     total[i] = total[i] == 0 ? (W)0 : 1 / total[i];
   }
   Tiles::store(y + here.out, here.stride, acc, total, first, shape.t, shape.d);
@@ -96,7 +96,7 @@ __device__ inline void back(W& s, W& dp, bool sees, W lse, W delta) {
 template <class Tiles>
 __global__ void __launch_bounds__(256, 1)
 attention_dq(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<typename Tiles::T> k, Heads<typename Tiles::T> v,
-             Mask<typename Tiles::T> mask, const void* lse, const typename Tiles::W* delta,
+             Mask<typename Tiles::T> mask, const typename Tiles::W* lse, const typename Tiles::W* delta,
              typename Tiles::T* dq, AttentionShape shape) {
   typedef typename Tiles::T T;
   typedef typename Tiles::W W;
@@ -115,7 +115,7 @@ attention_dq(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<typen
 #pragma unroll
   for (int i = 0; i < TM; i++) {
     const int row = first + ty + 16 * i;
-    of_row[i] = row < shape.t ? lse_at<T>(lse, row0 + row, shape.full) : (W)0;
+    of_row[i] = row < shape.t ? lse[row0 + row] : (W)0;
     sum[i] = row < shape.t ? delta[row0 + row] : (W)0;
     factor[i] = scale;
   }
@@ -151,7 +151,7 @@ attention_dq(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<typen
 template <class Tiles>
 __global__ void __launch_bounds__(256, 1)
 attention_dkv(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<typename Tiles::T> k,
-              Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask, const void* lse,
+              Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask, const typename Tiles::W* lse,
               const typename Tiles::W* delta, typename Tiles::T* dk, typename Tiles::T* dv, AttentionShape shape) {
   typedef typename Tiles::T T;
   typedef typename Tiles::W W;
@@ -183,7 +183,7 @@ attention_dkv(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<type
 #pragma unroll
       for (int j = 0; j < TM; j++) {
         const int row = t0 + tx + 16 * j;
-        const W of_row = row < shape.t ? lse_at<T>(lse, rows + row, shape.full) : (W)0;
+        const W of_row = row < shape.t ? lse[rows + row] : (W)0;
         const W sum = row < shape.t ? delta[rows + row] : (W)0;
 #pragma unroll
         for (int i = 0; i < TM; i++) {

@@ -26,14 +26,14 @@ struct AttentionBlock {
   i64 out, stride;   // where the head's results begin, and elements from one row to the next
 };
 
-// struct format "9i4xdP": heads of q, q's heads per key head, lengths of q and k, head size, window, whether causal,
-// whether log-sum-exps are stored in the wide type, how many starts; scale; starts.
+// struct format "8idP": heads of q, q's heads per key head, lengths of q and k, head size, window, whether causal,
+// how many starts; scale; starts. Log-sum-exps have the wide type.
 //
 // Without `starts` a batch of sequences: q (B, H, T, D), k and v (B, Hk, S, D), results dense like them, log-sum-exps
 // (B, H, T). With them sequences packed one behind the other: T = S tokens in all, q (T, H, D), k and v (T, Hk, D),
 // results dense like them, log-sum-exps (H, T); the tokens before the first start and after the last see nothing.
 struct AttentionShape {
-  int heads, groups, t, s, d, window, causal, full, count;
+  int heads, groups, t, s, d, window, causal, count;
   double scale;
   const int* starts;
 
@@ -177,17 +177,4 @@ __device__ inline W reduce16(W x) {  // over the 16 lanes of a row
 }
 
 __device__ inline float minus_infinity() { return float_of(0xff800000u); }
-
-// A log-sum-exp, stored as T or as wide<T> where `full`.
-template <class T>
-__device__ inline wide<T> lse_at(const void* p, i64 i, int full) {
-  return full ? ((const wide<T>*)p)[i] : (wide<T>)up(((const T*)p)[i]);
-}
-template <class T>
-__device__ inline void put_lse(void* p, i64 i, int full, wide<T> x) {
-  if (full)
-    ((wide<T>*)p)[i] = x;
-  else
-    ((T*)p)[i] = down<T>(x);
-}
 }  // namespace spiral

@@ -7,7 +7,7 @@ namespace spiral {
 template <class Tiles>
 __global__ void __launch_bounds__(Tiles::THREADS, 1)
 attention_mma(Heads<typename Tiles::T> q, Heads<typename Tiles::T> k, Heads<typename Tiles::T> v,
-              Mask<typename Tiles::T> mask, typename Tiles::T* y, void* lse, AttentionShape shape) {
+              Mask<typename Tiles::T> mask, typename Tiles::T* y, float* lse, AttentionShape shape) {
   typedef typename Tiles::T T;
   constexpr int ROWS = Tiles::ROWS, STEP = Tiles::STEP, STAGE = Tiles::STAGE;
   T *const tile_q = dynamic_shared<T>(), *const stages = tile_q + Tiles::RESIDENT;
@@ -82,7 +82,7 @@ attention_mma(Heads<typename Tiles::T> q, Heads<typename Tiles::T> k, Heads<type
     const float sum = reduce4<Add>(total[half]);
     const int row = top_row + 8 * half;
     if ((lane & 3) == 0 && Tiles::column() == 0 && row < shape.t)
-      put_lse<T>(lse, row0 + row, shape.full, sum == 0 ? none : (log2f(sum) + top[half]) * LN_2);
+      lse[row0 + row] = sum == 0 ? none : (log2f(sum) + top[half]) * LN_2;
     factor[half] = sum == 0 ? 0.0f : 1 / sum;
   }
   Tiles::store(y + here.out, here.stride, acc, factor[0], factor[1], first, shape.t, shape.d);
@@ -98,7 +98,7 @@ __device__ inline void back(float& s, float& dp, bool sees, float scale, float a
 template <class Tiles>
 __global__ void __launch_bounds__(Tiles::THREADS, 1)
 attention_dq_mma(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<typename Tiles::T> k,
-                 Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask, const void* lse,
+                 Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask, const float* lse,
                  const float* delta, typename Tiles::T* dq, AttentionShape shape) {
   typedef typename Tiles::T T;
   constexpr int ROWS = Tiles::ROWS, STEP = Tiles::STEP, STAGE = Tiles::STAGE;
@@ -130,7 +130,7 @@ attention_dq_mma(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<t
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const int row = top_row + 8 * half;
-    of_row[half] = row < shape.t ? lse_at<T>(lse, row0 + row, shape.full) : 0.0f;
+    of_row[half] = row < shape.t ? lse[row0 + row] : 0.0f;
     sum[half] = row < shape.t ? delta[row0 + row] : 0.0f;
   }
   typename Tiles::Sums acc = {};
@@ -163,7 +163,7 @@ attention_dq_mma(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<t
 template <class Tiles>
 __global__ void __launch_bounds__(Tiles::THREADS, 1)
 attention_dkv_mma(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<typename Tiles::T> k,
-                  Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask, const void* lse,
+                  Heads<typename Tiles::T> v, Mask<typename Tiles::T> mask, const float* lse,
                   const float* delta, typename Tiles::T* dk, typename Tiles::T* dv, AttentionShape shape) {
   typedef typename Tiles::T T;
   constexpr int ROWS = Tiles::ROWS, STEP = Tiles::STEP, STAGE = Tiles::STAGE;
@@ -211,7 +211,7 @@ attention_dkv_mma(Heads<typename Tiles::T> g, Heads<typename Tiles::T> q, Heads<
         const bool sees = shape.sees(row, key);
         const float added =
             mask.p && sees ? up(mask.p[batch * mask.b + head * mask.h + row * mask.t + key * mask.s]) : 0.0f;
-        const float of_row = row < shape.t ? lse_at<T>(lse, rows + row, shape.full) : 0.0f;
+        const float of_row = row < shape.t ? lse[rows + row] : 0.0f;
         const float sum = row < shape.t ? delta[rows + row] : 0.0f;
         back(s[j][e], dp[j][e], sees, scale, added, of_row, sum);
       }

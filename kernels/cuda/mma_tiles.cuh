@@ -1,4 +1,4 @@
-// Matrix products of 16-bit operands on tensor cores, sums in float.
+// Matrix products on tensor cores, sums in float: of 16-bit operands, and of float ones that are rounded to tf32.
 #pragma once
 #include "mma.cuh"
 #include "operands.cuh"
@@ -66,9 +66,67 @@ struct Staged {
   }
 };
 
+// The same for float, in pieces of 4, whose fragments are rounded to tf32.
+template <int ROWS, bool ALONG_K>
+struct Staged<float, ROWS, ALONG_K> {
+  static constexpr int PIECES = ROWS * 8, PER_LINE = ALONG_K ? 8 : ROWS / 4;
+  static constexpr int LINE = ALONG_K ? 32 : ROWS + 8, ELEMENTS = LINE * (ALONG_K ? ROWS : 32);
+
+  // along k as above; else lines are 8 longer: 8 rows of 4 lines lie in 32 different banks
+  static __device__ int place(int line, int piece) { return line * LINE + (ALONG_K ? piece ^ (line & 7) : piece) * 4; }
+
+  template <int THREADS, class Operand>
+  static __device__ void fill(float* to, const Operand& x, int first, int k0) {
+#pragma unroll 1  // else addresses are kept in registers, which spill
+    for (int i = threadIdx.x; i < PIECES; i += THREADS) {
+      const int line = i / PER_LINE, piece = i % PER_LINE;
+      const int row = first + (ALONG_K ? line : piece * 4), k = k0 + (ALONG_K ? piece * 4 : line);
+      float* const at = to + place(line, piece);
+      if (x.vector()) {
+        const bool inside = row < x.rows && k < x.ks;
+        cp_async16(at, inside ? x.address(row, k) : x.address(0, 0), inside);
+      } else {
+        Pack<float> v;
+#pragma unroll
+        for (int j = 0; j < 4; j++) v.at[j] = ALONG_K ? x.at(row, k + j) : x.at(row + j, k);
+        store16(at, v);
+      }
+    }
+  }
+
+  // A fragment: rows row.. + 16, elements k.. + 8
+  static __device__ void load_a(u32 (&a)[4], const float* from, int row, int k) {
+    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    if (ALONG_K) ldmatrix_x4(a, from + place(row + (lane & 15), k / 4 + (lane >> 4)));
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+      a[i] = to_tf32(ALONG_K ? float_of(a[i]) : from[(k + t + 4 * (i >> 1)) * LINE + row + g + 8 * (i & 1)]);
+  }
+  // B fragments of rows row.. + 8 (b[0], b[1]) and row + 8.. + 8 (b[2], b[3]), elements k.. + 8
+  static __device__ void load_b(u32 (&b)[4], const float* from, int row, int k) {
+    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, matrix = lane >> 3;
+    if (ALONG_K) ldmatrix_x4(b, from + place(row + (lane & 7) + 8 * (matrix >> 1), k / 4 + (matrix & 1)));
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+      b[i] = to_tf32(ALONG_K ? float_of(b[i]) : from[(k + t + 4 * (i & 1)) * LINE + row + g + 8 * (i >> 1)]);
+  }
+};
+
+// C += A B of a fragment's K elements
+template <class T>
+struct Fragments {
+  static constexpr int K = 16;
+  static __device__ void multiply(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) { mma_m16n8k16<T>(c, a, b); }
+};
+template <>
+struct Fragments<float> {
+  static constexpr int K = 8;
+  static __device__ void multiply(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) { mma_m16n8k8(c, a, b); }
+};
+
 // y = a b as in operands.cuh; A_K, B_K: operands lie along k in shared memory, as `vector` ones must in memory.
-// THREADS threads, STAGES * 64 * (BM + BN) bytes of dynamic shared memory. Reads each element of a ceil(N / BN) times and
-// of b ceil(M / BM) times, 2 M N K operations.
+// THREADS threads, STAGES * 32 * (BM + BN) elements in dynamic shared memory, or (BM + BN + 16) of float. Reads each
+// element of a ceil(N / BN) times and of b ceil(M / BM) times, 2 M N K operations.
 template <class Tile, class A, class B, class Destination, bool A_K, bool B_K>
 __global__ void __launch_bounds__(Tile::THREADS, 2)
 mma_product(A a, B b, Destination y, Product<float> p) {
@@ -105,7 +163,7 @@ mma_product(A a, B b, Destination y, Product<float> p) {
     bring(step + Tile::STAGES - 1);  // over the stage that all have left
     const T* const stage = shared + step % Tile::STAGES * STAGE;
 #pragma unroll
-    for (int k = 0; k < Tile::BK; k += 16) {
+    for (int k = 0; k < Tile::BK; k += Fragments<T>::K) {
       u32 fa[Tile::MT][4], fb[Tile::NT / 2][4];
 #pragma unroll
       for (int i = 0; i < Tile::MT; i++) StagedA::load_a(fa[i], stage, row + 16 * i, k);
@@ -116,7 +174,7 @@ mma_product(A a, B b, Destination y, Product<float> p) {
 #pragma unroll
         for (int j = 0; j < Tile::NT; j++) {
           const u32 half[2] = {fb[j / 2][2 * (j % 2)], fb[j / 2][2 * (j % 2) + 1]};
-          mma_m16n8k16<T>(acc[i][j], fa[i], half);
+          Fragments<T>::multiply(acc[i][j], fa[i], half);
         }
     }
   }

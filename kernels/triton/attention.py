@@ -3,7 +3,7 @@
 Nothing of size T x S is stored. Operands are q, and g and y like it, (B, H, T, D) and k, v (B, Hk, S, D), with strides
 0 to 2 along batch, head and position, and 1 along D. Query head h uses key head h // group. Query t stands at position
 t + S - T; with ``causal`` it sees keys up to its position, with a ``window`` > 0 only the last so many of those. With
-MASK a mask is added to the scores; it has four strides, 0 where it broadcasts. lse, (B, H, T) and dense, is the
+MASK a mask is added to the scores; it has four strides, 0 where it broadcasts. lse, (B, H, T) in WIDE and dense, is the
 logarithm of the sum of exponentials of a row's scores, -inf for a row that sees nothing, which gives 0. Sums are in
 WIDE. D is the constant not less than the size d of a head; a program has M rows and takes N columns at a time.
 """

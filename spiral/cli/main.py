@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from spiral.cli import demo, doctor, eval, explain, export, generate, modules, plugin, train
+from spiral.cli import demo, doctor, eval, explain, export, generate, modules, plugin, train, tune
 from spiral.errors import ArgumentError, RegistryError, SpiralError
 from spiral.registry import Catalog, catalog
 
@@ -29,7 +29,7 @@ def _check_command(name: str, value: Any) -> None:
 COMMANDS: Catalog[Any] = catalog("command", _check_command)
 """What can follow ``spiral``, by name: modules, or anything else with HELP, EXAMPLES, add_arguments and run."""
 
-for _module in (train, eval, generate, export, demo, explain, modules, plugin, doctor):
+for _module in (train, eval, generate, export, demo, explain, modules, plugin, doctor, tune):
     COMMANDS.fill({_module.__name__.rsplit(".", 1)[-1]: _module})
 
 

@@ -41,17 +41,20 @@ class Cublas:
     def gemm(
         self, dtype: np.dtype[Any], transposed: tuple[bool, bool], lengths: tuple[int, int, int],
         a: tuple[int, int, int], b: tuple[int, int, int], c: tuple[int, int, int], batch: int, add: bool,
-        to: np.dtype[Any],
+        to: np.dtype[Any], tf32: bool,
     ) -> None:  # fmt: skip
         """See `spiral.gpu.driver.Blas`."""
         wide = dtype if dtype == float64.numpy else float32.numpy
-        compute = self._library.CUBLAS_COMPUTE_64F if wide == float64.numpy else self._library.CUBLAS_COMPUTE_32F
+        library = self._library
+        compute = library.CUBLAS_COMPUTE_64F if wide == float64.numpy else library.CUBLAS_COMPUTE_32F
+        if tf32 and dtype == float32.numpy:
+            compute = library.CUBLAS_COMPUTE_32F_FAST_TF32
         zero = self._scalars[wide].ctypes.data
         one, kind = zero + wide.itemsize, _TYPES[dtype]
         with self._device, self._stream:  # the binding sets the handle's stream to the current one
-            self._library.gemmStridedBatchedEx(
+            library.gemmStridedBatchedEx(
                 self._handle, *transposed, *lengths, one, a[0], kind, *a[1:], b[0], kind, *b[1:], one if add else zero,
-                c[0], _TYPES[to], *c[1:], batch, compute, self._library.CUBLAS_GEMM_DEFAULT,
+                c[0], _TYPES[to], *c[1:], batch, compute, library.CUBLAS_GEMM_DEFAULT,
             )  # fmt: skip
 
 

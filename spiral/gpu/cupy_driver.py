@@ -189,6 +189,18 @@ class CupyDriver:
         event.record(self.stream)
         return _Event(event, self)
 
+    @property
+    def stream_address(self) -> int:
+        """See `spiral.gpu.driver.SharesStream`."""
+        return self._stream
+
+    def let_wait(self, stream: int) -> None:
+        """See `spiral.gpu.driver.SharesStream`."""
+        with self._device:
+            event = self._cupy.cuda.Event(disable_timing=True)
+            event.record(self.stream)
+            self._runtime.streamWaitEvent(stream, event.ptr)
+
     def pinned(self, nbytes: int) -> np.ndarray[Any, Any]:
         """See `spiral.gpu.Driver`."""
         return np.frombuffer(self._cupy.cuda.alloc_pinned_memory(nbytes), np.uint8, nbytes)

@@ -57,6 +57,12 @@ def drivers() -> list[Driver] | Unavailable:
     return Unavailable("; ".join(reasons), found.remedy)
 
 
+def drivers_in_use() -> list[Driver]:
+    """The drivers, where somebody has asked for them before; looks for nothing."""
+    found = drivers() if _asked else []
+    return [] if isinstance(found, Unavailable) else found
+
+
 def _none() -> Unavailable:
     return Unavailable("SPIRAL_GPU=none asks for no GPU", "unset it")
 

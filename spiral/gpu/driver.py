@@ -88,7 +88,7 @@ class Blas(Protocol):
     def gemm(
         self, dtype: np.dtype[Any], transposed: tuple[bool, bool], lengths: tuple[int, int, int],
         a: tuple[int, int, int], b: tuple[int, int, int], c: tuple[int, int, int], batch: int, add: bool,
-        to: np.dtype[Any],
+        to: np.dtype[Any], tf32: bool,
     ) -> None:  # fmt: skip
         """Enqueues c = op(a) op(b), or that added to c, rounded once; all lie by columns, as BLAS has it.
 
@@ -100,6 +100,26 @@ class Blas(Protocol):
             batch: how many matrices.
             add: to c, instead of overwriting it.
             to: dtype of c: that of a and b, or float32 where theirs is a 16-bit type.
+            tf32: float32 factors may be rounded to tf32.
+        """
+
+
+@runtime_checkable
+class SharesStream(Protocol):
+    """What a driver of a real device has besides, so that other libraries can work on its memory."""
+
+    index: int
+    """CUDA's number of the device."""
+
+    @property
+    def stream_address(self) -> int:
+        """The CUDA stream."""
+
+    def let_wait(self, stream: int) -> None:
+        """What is enqueued on another stream from now on waits for what is enqueued on this one so far.
+
+        Args:
+            stream: its address; 1 and 2 are CUDA's legacy default stream and the thread's default stream.
         """
 
 

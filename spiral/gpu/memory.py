@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from spiral.device_array import DeviceArray, SeparateMemory
-from spiral.gpu.driver import Driver, Event
+from spiral.gpu.driver import Driver, Event, SharesStream
+
+_CUDA = 2  # kDLCUDA
 
 
 class GpuMemory(SeparateMemory):
@@ -17,6 +19,7 @@ class GpuMemory(SeparateMemory):
     def __init__(self, driver: Driver) -> None:
         super().__init__(driver)
         self.driver = driver
+        self._borrowed: list[tuple[object, Event]] = []
         self._staged: list[tuple[np.ndarray[Any, Any], Event]] = []
 
     def from_host_ahead(self, array: np.ndarray[Any, Any]) -> DeviceArray:
@@ -38,6 +41,31 @@ class GpuMemory(SeparateMemory):
                 return staging
         fresh: np.ndarray[Any, Any] = self.driver.pinned(nbytes)
         return fresh
+
+    # ------------------------------------------------------------ sharing with other libraries
+    def dlpack_device(self) -> tuple[int, int]:
+        """See `spiral.dlpack.Sharing`."""
+        return (_CUDA, self._shared().index)
+
+    def hand_over(self, stream: int) -> None:
+        """See `spiral.dlpack.Sharing`."""
+        self._shared().let_wait(stream)
+
+    def take_over(self) -> int:
+        """See `spiral.dlpack.Sharing`."""
+        return self._shared().stream_address
+
+    def give_back(self, array: object) -> None:
+        """See `spiral.dlpack.Sharing`; what the device is done with goes at the next call."""
+        self._borrowed = [(a, event) for a, event in self._borrowed if not event.done()]
+        self._borrowed.append((array, self.driver.event()))
+
+    def _shared(self) -> SharesStream:
+        driver: object = self.driver
+        if not isinstance(driver, SharesStream):  # a stand-in: its memory is none of CUDA's
+            name = self.driver.facts.name
+            raise BufferError(f"__dlpack__: {name} has no memory that other libraries know; use .to('cpu') first.")
+        return driver
 
     def report(self) -> dict[str, int]:
         """Bytes: live, peak since `restart_peak`, and what the driver says of its pool and device."""

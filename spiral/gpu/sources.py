@@ -9,6 +9,8 @@ from pathlib import Path
 CUDA_FOLDER = Path(__file__).resolve().parents[1] / "kernels" / "cuda"
 """Where the names of `spiral.gpu.CudaSource` are looked up."""
 
+TRITON_FOLDER = CUDA_FOLDER.parent / "triton"
+
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
 
 
@@ -51,3 +53,18 @@ def digest(files: list[Path], *more: str) -> str:
     for part in [*(f.read_bytes() for f in files), *(m.encode() for m in more)]:
         sha.update(len(part).to_bytes(8, "little") + part)
     return sha.hexdigest()[:24]
+
+
+def triton_digest(file: str) -> str:
+    """Digest of a file of Triton kernels and of its neighbours that it imports."""
+    seen: list[Path] = []
+
+    def visit(path: Path) -> None:
+        if path in seen:
+            return
+        seen.append(path)
+        for name in re.findall(r"spiral\.kernels\.triton(?:\.(\w+)| import (\w+))", path.read_text()):
+            visit(TRITON_FOLDER / f"{name[0] or name[1]}.py")
+
+    visit(TRITON_FOLDER / file)
+    return digest(seen)

@@ -177,6 +177,19 @@ class TorchDriver:
         event.record(self.stream)
         return _Event(event, self)
 
+    @property
+    def stream_address(self) -> int:
+        """See `spiral.gpu.driver.SharesStream`."""
+        return int(self.stream.cuda_stream)
+
+    def let_wait(self, stream: int) -> None:
+        """See `spiral.gpu.driver.SharesStream`."""
+        self._use()
+        event = self._torch.cuda.Event()
+        event.record(self.stream)
+        handles = ctypes.c_void_p(stream), ctypes.c_void_p(event.cuda_event)
+        self._check(self._library.cuStreamWaitEvent(*handles, ctypes.c_uint(0)), "waiting for its stream")
+
     def pinned(self, nbytes: int) -> np.ndarray[Any, Any]:
         """See `spiral.gpu.Driver`."""
         memory: np.ndarray[Any, Any] = self._torch.empty(nbytes, dtype=self._torch.uint8, pin_memory=True).numpy()

@@ -65,6 +65,7 @@ class LinearActivation:
 
     @staticmethod
     def decompose(x: Any, weight: Any, bias: Any, residual: Any, activation: str) -> Any:
+        LinearActivation.meta(x, weight, bias, residual, activation)  # the sum below would broadcast a residual
         if activation in ("none", "relu"):
             y = F.linear(x, weight, bias, activation=activation)
         elif activation == "silu":

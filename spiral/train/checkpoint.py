@@ -55,6 +55,7 @@ def versions() -> dict[str, str]:
 
     import spiral
     from spiral import storage
+    from spiral.gpu.tuning import table_hash
 
     return {
         "spiral": spiral.__version__,
@@ -63,6 +64,7 @@ def versions() -> dict[str, str]:
         "ml_dtypes": ml_dtypes.__version__,
         "machine": platform.machine(),
         "kernels": _fact(storage.native, "isa") if storage.native is not None else "numpy",
+        "tuning": table_hash() or "heuristics",
     }
 
 
@@ -86,6 +88,7 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, *, keep: int) ->
     Raises:
         SaveError: It cannot be written; older ones are untouched.
     """
+    from spiral.gpu.tuning import table_hash
     from spiral.io import save_safetensors
 
     folder = Path(folder)
@@ -102,7 +105,7 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, *, keep: int) ->
             "format": _FORMAT,
             "step": checkpoint.step,
             "versions": versions(),
-            "tuning_table": None,  # the hash of measured kernel choices: there are none, all choices are in the code
+            "tuning_table": table_hash(),  # of measured kernel choices; None: all are those of the code
             "sha256": {name: _sha256(partial / name) for name in _FILES},
             **checkpoint.state,
         }

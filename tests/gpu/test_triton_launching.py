@@ -14,7 +14,7 @@ import triton.language as tl  # noqa: E402
 from spiral.backends.triton import adapter, launching  # noqa: E402
 from spiral.backends.triton.launching import TritonKernel  # noqa: E402
 from spiral.device_array import DeviceArray  # noqa: E402
-from spiral.errors import KernelError  # noqa: E402
+from spiral.errors import KernelBuildError, KernelError  # noqa: E402
 from spiral.testing.recording import RecordingDriver  # noqa: E402
 
 if triton.knobs.runtime.interpret:
@@ -119,6 +119,19 @@ def test_a_kernel_is_compiled_once_per_device_and_never_waits():
         assert gpu.synchronizations == 0
 
 
+def test_a_prepared_kernel_is_loaded_before_it_is_launched():
+    gpu = RecordingDriver(90)
+    kernel = TritonKernel(add, ADD, {"BLOCK": 128})
+    for _ in range(2):
+        kernel.prepare(gpu)
+    assert [c.method for c in gpu.calls] == ["load"]
+    x, y, o = arrays(gpu, 64, 64, 64)
+    kernel(gpu, (1, 1, 1), x.address, y.address, o.address, 64, 1.0)
+    assert len(gpu.named("load")) == 1
+    with pytest.raises(KernelBuildError):
+        TritonKernel(no_such_function, {"x": "*fp32"}).prepare(gpu)
+
+
 def test_misaligned_address_or_length_takes_the_general_variant():
     gpu = RecordingDriver(90)
     kernel = TritonKernel(add, ADD, {"BLOCK": 1024}, divisible=("n",))
@@ -159,9 +172,9 @@ def test_integers_that_are_not_declared_divisible_do_not_choose():
 
 def test_compile_error_names_the_kernel_and_says_what_triton_says():
     gpu = RecordingDriver(90)
-    with pytest.raises(KernelError, match=r"(?s)no_such_function: Triton .* for sm_90.*frobnicate"):
+    with pytest.raises(KernelBuildError, match=r"(?s)no_such_function: Triton .* for sm_90.*frobnicate"):
         TritonKernel(no_such_function, {"x": "*fp32"})(gpu, (1, 1, 1), 0)
-    with pytest.raises(KernelError, match=r"(?s)wrong_types: .*tl\.dot"):
+    with pytest.raises(KernelBuildError, match=r"(?s)wrong_types: .*tl\.dot"):
         TritonKernel(wrong_types, {"x": "*fp32", "y": "*fp32"})(gpu, (1, 1, 1), 0, 0)
     assert gpu.calls == []
 
@@ -205,7 +218,7 @@ def test_global_scratch_is_allocated_reused_and_passed_before_the_last_parameter
 
 def test_too_much_shared_memory_is_refused_with_both_numbers():
     gpu = RecordingDriver(90, shared_memory=1000)
-    with pytest.raises(KernelError, match=r"large_tile: wants \d{4,} bytes of shared memory.*has 1000"):
+    with pytest.raises(KernelBuildError, match=r"large_tile: wants \d{4,} bytes of shared memory.*has 1000"):
         TritonKernel(large_tile, {"x": "*fp16", "o": "*fp32"}, {"B": 64})(gpu, (1, 1, 1), 0, 0)
 
 
@@ -264,19 +277,19 @@ def test_compiled_kernels_are_refused_on_host_memory():
 
 
 @pytest.mark.parametrize(
-    ("n", "threads"), [(1, 32), (256, 32), (257, 128), (4096, 256), (8192, 512), (8193, 256), (10**6, 256)]
+    ("n", "threads", "programs"), [(1, 128, 1), (128, 128, 1), (129, 128, 3), (4096, 256, 3), (10**6, 256, 3)]
 )
-def test_a_norm_is_one_launch_sized_for_its_rows(n, threads):
+def test_a_norm_is_one_launch_sized_for_its_rows(n, threads, programs):
     from spiral.backends.triton import norm
 
     gpu = RecordingDriver(90)
     x, y = (DeviceArray.empty(gpu, (3, n), np.dtype(np.float32)) for _ in range(2))
     weight, bias, rows, more = arrays(gpu, n, n, 3, 3)
     gpu.calls.clear()
-    norm.layer_norm(x, weight, bias, 1e-5, y, rows, more)
-    norm.rms_norm(x, None, 1e-6, y, rows)
+    norm.forward(x, None, weight, bias, 3, n, 1e-5, None, y, rows, more)
+    norm.forward(x, None, None, None, 3, n, 1e-6, None, y, None, rows)
     launches = [(c.name, c.grid, c.block) for c in gpu.calls if c.method != "load"]
-    assert launches == [(k, (3, 1, 1), (threads, 1, 1)) for k in ("layer_norm", "rms_norm")]
+    assert launches == [("norm_rows", (programs, 1, 1), (threads, 1, 1))] * 2
 
 
 def test_a_norm_of_no_rows_launches_nothing():
@@ -285,7 +298,7 @@ def test_a_norm_of_no_rows_launches_nothing():
     gpu = RecordingDriver(90)
     x = DeviceArray.empty(gpu, (0, 4), np.dtype(np.float32))
     (rows,) = arrays(gpu, 0)
-    norm.rms_norm(x, None, 1e-6, x, rows)
+    norm.forward(x, None, None, None, 0, 4, 1e-6, None, x, None, rows)
     assert gpu.launches == 0
 
 
@@ -314,4 +327,4 @@ def test_every_family_compiles_ahead_of_time_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split().count("rms_norm") == 2  # aligned and general
+    assert done.stdout.split().count("norm_rows") == 2  # aligned and general

@@ -21,8 +21,9 @@ class NumpyBlas:
     def __init__(self):
         self.calls = 0
 
-    def gemm(self, dtype, transposed, lengths, a, b, c, batch, add, to):
+    def gemm(self, dtype, transposed, lengths, a, b, c, batch, add, to, tf32):
         self.calls += 1
+        self.tf32 = tf32
         m, n, k = lengths
 
         def matrix(operand, rows, columns, i, dtype=dtype):
