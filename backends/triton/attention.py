@@ -29,18 +29,21 @@ _HALF: dict[str, _Blocks] = {
     "attention_dkv": {64: (64, 64, 4, 2), 128: (64, 64, 8, 2), 256: (32, 32, 8, 2)},
 }
 _SINGLE: dict[str, _Blocks] = {
-    "attention": {64: (64, 32, 8, 2), 128: (32, 16, 8, 1), 256: (16, 16, 8, 1)},
-    "attention_dq": {64: (32, 32, 8, 2), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)},
-    "attention_dkv": {64: (32, 32, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)},
+    "attention": {64: (64, 32, 8, 2), 128: (32, 16, 8, 1)},
+    "attention_dq": {64: (32, 32, 8, 2), 128: (16, 16, 8, 1)},
+    "attention_dkv": {64: (32, 32, 8, 1), 128: (16, 16, 8, 1)},
 }
 _OF_DOUBLE: _Blocks = {64: (32, 32, 8, 1), 128: (16, 16, 8, 1)}
-_DOUBLE = {"attention": _OF_DOUBLE, "attention_dq": _OF_DOUBLE, "attention_dkv": _OF_DOUBLE}
+_DOUBLE: dict[str, _Blocks] = {
+    "attention": _OF_DOUBLE,
+    "attention_dq": {64: (16, 16, 8, 1), 128: (16, 16, 8, 1)},
+    "attention_dkv": _OF_DOUBLE,
+}
 _BLOCKS = {float16: _HALF, bfloat16: _HALF, float32: _SINGLE, float64: _DOUBLE}
 # a mask's elements take registers
 _MASKED_HALF: _Blocks = {64: (64, 32, 4, 2), 128: (64, 32, 8, 1), 256: (32, 32, 8, 1)}
-_MASKED_SINGLE: _Blocks = {64: (16, 16, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}
-_MASKED_DOUBLE: _Blocks = {64: (16, 16, 8, 1), 128: (16, 16, 8, 1)}
-_MASKED = {float16: _MASKED_HALF, bfloat16: _MASKED_HALF, float32: _MASKED_SINGLE, float64: _MASKED_DOUBLE}
+_MASKED_WIDE: _Blocks = {64: (16, 16, 8, 1), 128: (16, 16, 8, 1)}
+_MASKED = {float16: _MASKED_HALF, bfloat16: _MASKED_HALF, float32: _MASKED_WIDE, float64: _MASKED_WIDE}
 
 
 def _blocks(name: str, dtype: DType, masked: bool) -> _Blocks:
@@ -170,12 +173,13 @@ def _attention_grad(
 
 
 def _narrow(q_or_g: DeviceArray, *rest: Any) -> bool:
-    return q_or_g.shape[-1] <= _WIDTHS[-1 if q_or_g.itemsize < 8 else -2]
+    # products without tensor cores hold whole rows in registers
+    return q_or_g.shape[-1] <= _WIDTHS[-1 if q_or_g.itemsize == 2 else -2]
 
 
 def kernels() -> Iterator[Kernel]:
     """The family's table."""
-    text = f"takes heads of at most {_WIDTHS[-1]} elements, of float64 {_WIDTHS[-2]}"
+    text = f"takes heads of at most {_WIDTHS[-1]} elements, {_WIDTHS[-2]} of more than 16 bits"
     cap = Cap(FLOATS, where=_narrow, where_text=text)
     yield Kernel("attention", _attention, cap)
     yield Kernel("attention_grad", _attention_grad, cap)

@@ -37,7 +37,7 @@ _TILE = {
 _MERGE = TritonKernel(
     source.merge_runs,
     {"key": "*i64", "to": "*i64"} | dict.fromkeys(("count", "n", "width", "steps"), "i32"),
-    {"BLOCK": 256},
+    {"BLOCK": _BLOCK},
 )
 _FROM = TritonKernel(
     source.came_from,
@@ -65,7 +65,7 @@ def sort_keys(key: DeviceArray) -> DeviceArray:
     _TILE[width](gpu, (rows * tiles, 1, 1), key.address, n, tiles)
     spare = DeviceArray.empty(gpu, key.shape, key.dtype) if width < n else key
     while width < n:
-        _MERGE(gpu, grid(key.size, 256), key.address, spare.address, key.size, n, width, width.bit_length() + 1)
+        _MERGE(gpu, grid(key.size, _BLOCK), key.address, spare.address, key.size, n, width, width.bit_length() + 1)
         key, spare, width = spare, key, 2 * width
     return key
 
