@@ -23,8 +23,7 @@ def _declare(fn: Any, d: Any, pointers: str, numbers: tuple[str, ...], divisible
     tile = _TILES[d]
     params = {p: "*i32" if p == "sizes" else f"*{NAMES[d]}" for p in pointers.split()} | dict.fromkeys(numbers, "i32")
     constants = {"WIDE": wide_type(d), "M": tile.m, "N": tile.n, "K": tile.k} | more
-    options = {"num_warps": tile.warps, "num_stages": tile.stages}
-    return TritonKernel(fn, params, constants, divisible=divisible, **options)
+    return TritonKernel(fn, params, constants, divisible=divisible, num_warps=tile.warps, num_stages=tile.stages)
 
 
 _FORWARD = {
