@@ -25,7 +25,7 @@ def _kernels(fn: Any, *scratch: str, settings: bool = True) -> dict[tuple[Any, b
     for kind in KINDS:
         params = {"tensors": "*i64", "jobs": "*i32"}
         params |= {n: "*fp64" if n == "squares" else f"*{number(kind[0])}" for n in scratch}
-        made[kind] = TritonKernel(fn, params | (_SETTINGS if settings else {}), of_kind(*kind))
+        made[kind] = TritonKernel(fn, params | (_SETTINGS if settings else {}), of_kind(*kind), aligned=False)
     return made
 
 

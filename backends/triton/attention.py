@@ -47,7 +47,11 @@ _MASKED = {float16: _MASKED_HALF, bfloat16: _MASKED_HALF, float32: _MASKED_WIDE,
 
 
 def _blocks(name: str, dtype: DType, masked: bool) -> _Blocks:
-    return _MASKED[dtype] if masked else _BLOCKS[dtype][name]
+    if not masked:
+        return _BLOCKS[dtype][name]
+    if name == "attention_dq" and dtype is float64:
+        return _MASKED_WIDE | {64: (16, 16, 4, 1)}
+    return _MASKED[dtype]
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,7 @@ def _declare(fn: Any, d: Any, pointers: str, numbers: tuple[str, ...], divisible
     tile = _TILES[d]
     params = {p: "*i32" if p == "sizes" else f"*{NAMES[d]}" for p in pointers.split()} | dict.fromkeys(numbers, "i32")
     constants = {"WIDE": wide_type(d), "M": tile.m, "N": tile.n, "K": tile.k} | more
-    return TritonKernel(
-        fn, params, constants, divisible=divisible, num_warps=tile.warps, num_stages=tile.stages
-    )  # fmt: skip
+    return TritonKernel(fn, params, constants, divisible=divisible, num_warps=tile.warps, num_stages=tile.stages)
 
 
 _FORWARD = {

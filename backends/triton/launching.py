@@ -68,6 +68,7 @@ class TritonKernel:
         params: type of each parameter that is no constant, as Triton spells it: ``*fp32``, ``i32``, ``fp32``, ...
         constants: values of the ``tl.constexpr`` parameters.
         divisible: integer parameters whose divisibility by 16 is worth a variant, such as the length of a row.
+        aligned: addresses are worth one too; not those of kernels that read and write single elements.
         num_warps: a block has 32 times as many threads.
         num_stages: depth of software pipelines.
         fp_fusion: a product and a sum may become one operation.
@@ -86,6 +87,7 @@ class TritonKernel:
         constants: Mapping[str, Any] | None = None,
         *,
         divisible: tuple[str, ...] = (),
+        aligned: bool = True,
         num_warps: int = 4,
         num_stages: int = 2,
         fp_fusion: bool = True,
@@ -105,7 +107,9 @@ class TritonKernel:
         for n in divisible:
             if not self.params.get(n, "").startswith(("i", "u")):
                 raise KernelError(f"{fn.__name__}: divisible: expected an integer parameter; received {n!r}.")
-        self.divisible = frozenset(divisible) | {n for n, kind in self.params.items() if kind.startswith("*")}
+        self.divisible = frozenset(divisible)
+        if aligned:
+            self.divisible |= {n for n, kind in self.params.items() if kind.startswith("*")}
         self._tested = tuple([i for i, n in enumerate(names) if n in self.divisible])
         self._here = Params(*[self._format(n, kind) for n, kind in self.params.items()], *["P"] * adapter.HIDDEN).here
         fixed = [f"{k}={getattr(v, '__name__', v)}" for k, v in self.constants.items()]

@@ -31,7 +31,9 @@ _KEYS = {
     for floating in (False, True)
 }
 _TILE = {
-    n: TritonKernel(source.sort_tile, {"key": "*i64", "n": "i32", "tiles": "i32"}, {"N": n}, num_warps=warps)
+    n: TritonKernel(
+        source.sort_tile, {"key": "*i64", "n": "i32", "tiles": "i32"}, {"N": n}, aligned=False, num_warps=warps
+    )
     for n, warps in _TILES
 }
 _MERGE = TritonKernel(
@@ -49,6 +51,7 @@ _SEARCH = {
         source.search,
         {"x": f"*{name}", "v": f"*{name}", "y": "*i64"} | dict.fromkeys(("n", "count", "steps", "right"), "i32"),
         {"IS_FLOAT": d.kind == "float", "BLOCK": 256},
+        aligned=False,
     )
     for d, name in ((float32, "fp32"), (float64, "fp64"), (int64, "i64"), (uint64, "u64"))
 }
