@@ -25,7 +25,7 @@ def _kernels(fn: Any, *scratch: str, settings: bool = True) -> dict[tuple[Any, b
     for kind in KINDS:
         params = {"tensors": "*i64", "jobs": "*i32"}
         params |= {n: "*fp64" if n == "squares" else f"*{number(kind[0])}" for n in scratch}
-        made[kind] = TritonKernel(fn, params | (_SETTINGS if settings else {}), of_kind(*kind))
+        made[kind] = TritonKernel(fn, params | (_SETTINGS if settings else {}), of_kind(*kind), aligned=False)
     return made
 
 
@@ -61,6 +61,8 @@ def _adafactor(
     settings = step**beta2_decay, eps1, eps2, min(lr, 1.0 / math.sqrt(step)), d, 1.0 - lr * weight_decay
     grids = [(count, 1, 1) for count in plan.counts]
     by_row, by_column, by_lead, by_piece = plan.addresses
+    for part in (_ROW_MEANS, _COLUMN_SUMS, _COLUMN_MEANS, _UPDATE_SQUARES, _APPLY):
+        part[kind].prepare(gpu)
     if plan.counts[0]:
         _ROW_MEANS[kind](gpu, grids[0], tensors, by_row, *settings)
         _COLUMN_SUMS[kind](gpu, grids[1], tensors, by_column, sums.address)

@@ -24,30 +24,34 @@ _STEPS = {x: tuple(f"{x}{i}" for i in range(3)) for x in "gqkvy"}
 # (rows of a program, columns at a time, warps, stages) by largest size of a head
 _Blocks = dict[int, tuple[int, int, int, int]]
 _HALF: dict[str, _Blocks] = {
-    "attention": {64: (128, 64, 4, 3), 128: (128, 64, 8, 3), 256: (64, 32, 8, 2)},
-    "attention_dq": {64: (64, 64, 4, 3), 128: (64, 64, 8, 2), 256: (64, 32, 8, 2)},
-    "attention_dkv": {64: (64, 64, 4, 3), 128: (64, 64, 8, 2), 256: (64, 32, 8, 2)},
+    "attention": {64: (128, 64, 8, 3), 128: (128, 64, 8, 2), 256: (64, 32, 8, 1)},
+    "attention_dq": {64: (64, 64, 4, 3), 128: (64, 64, 8, 2), 256: (32, 32, 8, 2)},
+    "attention_dkv": {64: (64, 64, 4, 2), 128: (64, 64, 8, 2), 256: (32, 32, 8, 2)},
 }
 _SINGLE: dict[str, _Blocks] = {
-    "attention": {64: (64, 32, 8, 2), 128: (32, 32, 8, 2), 256: (32, 32, 8, 1)},
-    "attention_dq": {64: (32, 32, 8, 2), 128: (32, 32, 8, 1), 256: (16, 16, 8, 1)},
-    "attention_dkv": {64: (32, 32, 8, 2), 128: (32, 32, 8, 1), 256: (16, 16, 8, 1)},
+    "attention": {64: (64, 32, 8, 2), 128: (32, 16, 8, 1)},
+    "attention_dq": {64: (32, 32, 8, 2), 128: (16, 16, 8, 1)},
+    "attention_dkv": {64: (32, 32, 8, 1), 128: (16, 16, 8, 1)},
 }
+_OF_DOUBLE: _Blocks = {64: (32, 32, 8, 1), 128: (16, 16, 8, 1)}
 _DOUBLE: dict[str, _Blocks] = {
-    "attention": {64: (32, 32, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)},
-    "attention_dq": {64: (16, 16, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)},
-    "attention_dkv": {64: (16, 16, 8, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)},
+    "attention": _OF_DOUBLE,
+    "attention_dq": {64: (16, 16, 8, 1), 128: (16, 16, 8, 1)},
+    "attention_dkv": _OF_DOUBLE,
 }
 _BLOCKS = {float16: _HALF, bfloat16: _HALF, float32: _SINGLE, float64: _DOUBLE}
 # a mask's elements take registers
 _MASKED_HALF: _Blocks = {64: (64, 32, 4, 2), 128: (64, 32, 8, 1), 256: (32, 32, 8, 1)}
-_MASKED: _Blocks = {64: (16, 16, 4, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)}
+_MASKED_WIDE: _Blocks = {64: (16, 16, 8, 1), 128: (16, 16, 8, 1)}
+_MASKED = {float16: _MASKED_HALF, bfloat16: _MASKED_HALF, float32: _MASKED_WIDE, float64: _MASKED_WIDE}
 
 
 def _blocks(name: str, dtype: DType, masked: bool) -> _Blocks:
-    if masked:
-        return _MASKED if dtype.itemsize > 2 else _MASKED_HALF
-    return _BLOCKS[dtype][name]
+    if not masked:
+        return _BLOCKS[dtype][name]
+    if name == "attention_dq" and dtype is float64:
+        return _MASKED_WIDE | {64: (16, 16, 4, 1)}
+    return _MASKED[dtype]
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def _kernels(name: str, pointers: tuple[str, ...], strided: str) -> dict[tuple[D
     made = {}
     for dtype, masked in itertools.product(FLOATS, (False, True)):
         wide = wide_name(dtype)
-        params = {p: f"*{wide if p == 'delta' else NAMES[dtype]}" for p in pointers}
+        params = {p: f"*{wide if p in ('lse', 'delta') else NAMES[dtype]}" for p in pointers}
         steps = [s for x in strided for s in _STEPS[x]]
         params |= dict.fromkeys((*steps, *_MASK, *_SHAPE), "i32") | {"scale": wide}
         for width, (m, n, warps, stages) in _blocks(name, dtype, masked).items():
@@ -149,7 +153,7 @@ def _attention_grad(
     kv_heads, s = k.shape[1], k.shape[2]
     (g, of_g), (q, of_q), (k, of_k), (v, of_v), (y, of_y) = (_heads(x, d) for x in (g, q, k, v, y))
     mask, at, of_mask = _mask(mask, d)
-    lse = dense(cast(lse, d))
+    lse = dense(cast(lse, wide_of(q)))
     delta = DeviceArray.empty(gpu, lse.shape, wide_of(q).numpy)
     kind, shape = (d, _width(width), mask is not None), _shape(q, k, scale, causal, window)
     operands = (g.address, q.address, k.address, v.address)
@@ -172,12 +176,14 @@ def _attention_grad(
     _in_dtype((dk, dv), d, to_kv)
 
 
-def _narrow(first: DeviceArray, *rest: Any) -> bool:
-    return first.shape[-1] <= _WIDTHS[-1]
+def _narrow(q_or_g: DeviceArray, *rest: Any) -> bool:
+    # products without tensor cores hold whole rows in registers
+    return q_or_g.shape[-1] <= _WIDTHS[-1 if q_or_g.itemsize == 2 else -2]
 
 
 def kernels() -> Iterator[Kernel]:
     """The family's table."""
-    cap = Cap(FLOATS, where=_narrow, where_text=f"takes heads of at most {_WIDTHS[-1]} elements")
+    text = f"takes heads of at most {_WIDTHS[-1]} elements, {_WIDTHS[-2]} of more than 16 bits"
+    cap = Cap(FLOATS, where=_narrow, where_text=text)
     yield Kernel("attention", _attention, cap)
     yield Kernel("attention_grad", _attention_grad, cap)

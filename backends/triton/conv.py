@@ -30,7 +30,7 @@ def _kernels(fn: Any, pointers: tuple[str, ...], *more: str) -> dict[DType, Trit
         params = {p: f"*{wide_name(d) if p == 'part' else NAMES[d]}" for p in pointers}
         params |= dict.fromkeys((*_WINDOW, *more), "i32")
         constants = {"WIDE": wide_type(d), "M": tile.m, "N": tile.n, "K": tile.k}
-        made[d] = TritonKernel(fn, params, constants, num_warps=tile.warps, num_stages=tile.stages)
+        made[d] = TritonKernel(fn, params, constants, aligned=False, num_warps=tile.warps, num_stages=tile.stages)
     return made
 
 

@@ -37,6 +37,7 @@ _KEYS = {
         {"index": f"*{name}", "key": "*i64", "fault": "*i64", "count": "i32"}
         | _integers(*_LENGTHS, *(f"{a}{i}" for a in "bi" for i in range(AXES)), "n", "stride", "wrap"),
         {"BLOCK": _BLOCK},
+        aligned=False,
     )
     for index, name in ((np.dtype(np.int32), "i32"), (np.dtype(np.int64), "i64"))
 }
@@ -46,6 +47,7 @@ _SUM = {
         {"g": f"*{NAMES[d]}", "key": "*i64", "out": f"*{NAMES[d]}", "partial": f"*{wide_name(d)}"}
         | _integers("m", "rest", "n1", "n2", "g0", "g1", "g2", "o0", "o1", "o2", "g_step", "out_step"),
         {"WIDE": wide_type(d), "CHUNK": _CHUNK, "R": tile[0], "C": tile[1], "FLAT": flat},
+        aligned=flat,
         divisible=("rest", "g_step", "out_step") if flat else (),
     )
     for d in FLOATS for tile, flat in ((_NARROW, False), (_WIDE, False), (_WIDE, True))
@@ -56,6 +58,7 @@ _JOIN = {
         {"key": "*i64", "out": f"*{NAMES[d]}", "partial": f"*{wide_name(d)}"}
         | _integers("m", "rest", "n1", "n2", "o0", "o1", "o2", "out_step"),
         {"WIDE": wide_type(d), "CHUNK": _CHUNK, "R": tile[0], "C": tile[1]},
+        aligned=False,
     )
     for d in FLOATS for tile in (_NARROW, _WIDE)
 }  # fmt: skip

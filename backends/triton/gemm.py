@@ -105,6 +105,7 @@ _WHOLE = {
         source.whole_product,
         dict.fromkeys(("x", "w", "y"), f"*{NAMES[d]}") | dict.fromkeys((*_LENGTHS, *_STEPS), "i32"),
         {"SIDE": _SIDE},
+        aligned=False,
     )
     for d in (int32, int64)
 }

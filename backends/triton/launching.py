@@ -68,6 +68,7 @@ class TritonKernel:
         params: type of each parameter that is no constant, as Triton spells it: ``*fp32``, ``i32``, ``fp32``, ...
         constants: values of the ``tl.constexpr`` parameters.
         divisible: integer parameters whose divisibility by 16 is worth a variant, such as the length of a row.
+        aligned: addresses are worth one too; not those of kernels that read and write single elements.
         num_warps: a block has 32 times as many threads.
         num_stages: depth of software pipelines.
         fp_fusion: a product and a sum may become one operation.
@@ -86,6 +87,7 @@ class TritonKernel:
         constants: Mapping[str, Any] | None = None,
         *,
         divisible: tuple[str, ...] = (),
+        aligned: bool = True,
         num_warps: int = 4,
         num_stages: int = 2,
         fp_fusion: bool = True,
@@ -105,7 +107,9 @@ class TritonKernel:
         for n in divisible:
             if not self.params.get(n, "").startswith(("i", "u")):
                 raise KernelError(f"{fn.__name__}: divisible: expected an integer parameter; received {n!r}.")
-        self.divisible = frozenset(divisible) | {n for n, kind in self.params.items() if kind.startswith("*")}
+        self.divisible = frozenset(divisible)
+        if aligned:
+            self.divisible |= {n for n, kind in self.params.items() if kind.startswith("*")}
         self._tested = tuple([i for i, n in enumerate(names) if n in self.divisible])
         self._here = Params(*[self._format(n, kind) for n, kind in self.params.items()], *["P"] * adapter.HIDDEN).here
         fixed = [f"{k}={getattr(v, '__name__', v)}" for k, v in self.constants.items()]
@@ -160,6 +164,19 @@ class TritonKernel:
         call = (self.fn, self.params, self.constants, grid, values)
         if keep is None or not keep(interpreter.run, *call):
             interpreter.run(*call)
+
+    def prepare(self, gpu: Driver) -> None:
+        """Compiles the variant for aligned addresses, where that has not been done.
+
+        An op that overwrites its inputs prepares what it launches before the first launch: a kernel that cannot be
+        built then leaves them as they were, and another may do the work.
+
+        Raises:
+            KernelBuildError: it cannot be built.
+        """
+        variants = gpu.functions[self] if self in gpu.functions else self._prepare(gpu)
+        if variants is not None and variants[True] is None:
+            variants[True] = Variant(gpu, self.compile(gpu.facts.cc, aligned=True))
 
     def _prepare(self, gpu: Driver) -> list[Variant | None] | None:
         """Room for the two variants, compiled when they are needed; None where the interpreter runs."""

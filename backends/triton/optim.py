@@ -53,6 +53,7 @@ _UPDATE = {
         source.update,
         {"table": "*i64"} | {f"s{i}": number(kind[0]) for i in range(_NUMBERS)},
         of_kind(*kind) | {"STEP": getattr(source, step), "COUNT": count} | _block(kind[0]),
+        aligned=False,
     )
     for step, count in _STEPS.items() for kind in KINDS
 }  # fmt: skip
@@ -61,6 +62,7 @@ _CHECK = {
         source.check_finite,
         {"table": "*i64", "finite": "*i8", "factor": number(kind[0])},
         of_kind(*kind) | {"SCALED": scaled} | _block(kind[0]),
+        aligned=False,
     )
     for scaled, kind in itertools.product((False, True), KINDS)
 }

@@ -26,6 +26,7 @@ def _kernels(fn: Any, *more: str, **pointers: str) -> dict[DType, TritonKernel]:
             fn,
             {p: kind or f"*{NAMES[d]}" for p, kind in pointers.items()} | dict.fromkeys((*_SHAPE, *more), "i32"),
             {"WIDE": wide_type(d), "BLOCK": _BLOCK},
+            aligned=False,
         )
         for d in FLOATS
     }

@@ -9,7 +9,8 @@ from typing import Any
 from spiral.backend import Cap, Kernel
 from spiral.backends.triton.arrays import NAMES, cast, dense
 from spiral.backends.triton.launching import TritonKernel
-from spiral.backends.triton.rows import WIDE, Sized, for_rows, sized
+from spiral.backends.triton.rows import WIDE, chosen_for_rows, measurable
+from spiral.backends.triton.tuned import Tuned
 from spiral.device_array import DeviceArray
 from spiral.dtype import FLOATS, as_dtype
 from spiral.kernels.triton import softmax as source
@@ -28,17 +29,18 @@ def _columns(fn: Any, *arrays: str) -> dict[Any, TritonKernel]:
     }  # fmt: skip
 
 
-def _rows(fn: Any, *arrays: str) -> dict[Any, Sized]:
-    return sized(fn, dict.fromkeys(arrays, "*") | dict.fromkeys(("rows", "n", "log"), "i32"))
+def _rows(fn: Any, op: str, *arrays: str) -> Tuned:
+    params = dict.fromkeys(arrays, "*") | dict.fromkeys(("rows", "n", "log"), "i32")
+    return measurable(fn, params, "softmax.py", op, len(arrays) - 1, (-1,))
 
 
-_ROWS = _rows(source.softmax_rows, "x", "y")
+_ROWS = _rows(source.softmax_rows, "softmax", "x", "y")
 _COLUMNS = _columns(source.softmax_columns, "x", "y")
-_GRAD_ROWS = _rows(source.softmax_grad_rows, "g", "y", "dx")
+_GRAD_ROWS = _rows(source.softmax_grad_rows, "softmax_grad", "g", "y", "dx")
 _GRAD_COLUMNS = _columns(source.softmax_grad_columns, "g", "y", "dx")
 
 
-def _run(rows: dict[Any, Sized], columns: dict[Any, TritonKernel], log: int, axis: int, *arrays: DeviceArray) -> None:
+def _run(rows: Tuned, columns: dict[Any, TritonKernel], log: int, axis: int, *arrays: DeviceArray) -> None:
     """Launches for dense arrays of one shape and dtype, the last of which is written."""
     y = arrays[-1]
     if not y.size:
@@ -48,7 +50,7 @@ def _run(rows: dict[Any, Sized], columns: dict[Any, TritonKernel], log: int, axi
     outer, inner = math.prod(y.shape[:axis]), math.prod(y.shape[axis + 1 :])
     addresses = [a.address for a in arrays]
     if inner == 1:
-        kernel, grid = for_rows(rows[y.dtype], outer, n)
+        kernel, grid = chosen_for_rows(rows, y, outer, n)
         kernel(y.memory, grid, *addresses, outer, n, log)
         return
     tiles = -(-inner // _C)

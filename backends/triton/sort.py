@@ -31,13 +31,15 @@ _KEYS = {
     for floating in (False, True)
 }
 _TILE = {
-    n: TritonKernel(source.sort_tile, {"key": "*i64", "n": "i32", "tiles": "i32"}, {"N": n}, num_warps=warps)
+    n: TritonKernel(
+        source.sort_tile, {"key": "*i64", "n": "i32", "tiles": "i32"}, {"N": n}, aligned=False, num_warps=warps
+    )
     for n, warps in _TILES
 }
 _MERGE = TritonKernel(
     source.merge_runs,
     {"key": "*i64", "to": "*i64"} | dict.fromkeys(("count", "n", "width", "steps"), "i32"),
-    {"BLOCK": 256},
+    {"BLOCK": _BLOCK},
 )
 _FROM = TritonKernel(
     source.came_from,
@@ -49,6 +51,7 @@ _SEARCH = {
         source.search,
         {"x": f"*{name}", "v": f"*{name}", "y": "*i64"} | dict.fromkeys(("n", "count", "steps", "right"), "i32"),
         {"IS_FLOAT": d.kind == "float", "BLOCK": 256},
+        aligned=False,
     )
     for d, name in ((float32, "fp32"), (float64, "fp64"), (int64, "i64"), (uint64, "u64"))
 }
@@ -65,7 +68,7 @@ def sort_keys(key: DeviceArray) -> DeviceArray:
     _TILE[width](gpu, (rows * tiles, 1, 1), key.address, n, tiles)
     spare = DeviceArray.empty(gpu, key.shape, key.dtype) if width < n else key
     while width < n:
-        _MERGE(gpu, grid(key.size, 256), key.address, spare.address, key.size, n, width, width.bit_length() + 1)
+        _MERGE(gpu, grid(key.size, _BLOCK), key.address, spare.address, key.size, n, width, width.bit_length() + 1)
         key, spare, width = spare, key, 2 * width
     return key
 

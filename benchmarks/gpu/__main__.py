@@ -46,7 +46,7 @@ class Run:
 
     def seconds_for(self, name: str) -> float:
         """Its share of what is left, among the parts that are still to come."""
-        left = self.deadline - time.monotonic()
+        left: float = self.deadline - time.monotonic()
         coming = [n for n in self.args.parts if n in SHARES and n not in {p.name for p in self.parts}]
         total = sum(SHARES[n] for n in coming) or 1.0
         # twice its share: most parts end before their time
@@ -65,8 +65,7 @@ class Run:
     def note(self, part: Part) -> None:
         """Keeps what became of a part."""
         self.parts.append(part)
-        told = "" if part.failure is None else f": {part.failure.splitlines()[-1][-200:]}"
-        print(f"{part.name}: {part.seconds:.1f} s{told}", flush=True)
+        print(f"{part.name}: {part.seconds:.1f} s: {part.told}", flush=True)
 
     def module(self, name: str, seconds: float, *more: str, module: str = "", **variables: str) -> Part:
         """A part that is a module of this package."""

@@ -6,19 +6,20 @@ make them from one line per framework.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.side import Array, Run
+from benchmarks.gpu.side import Array, Drawn, Run
 
 Sets = Sequence[Sequence[Any]]
 Make = Callable[[Any, Sets], list[Run]]
 """(framework, sets of inputs) -> a run per set."""
 
-_DRAWN = 1 << 20  # different random numbers; larger arrays repeat them
+_DRAWN = (1 << 20) - 3  # different random numbers; larger arrays repeat them, but not row by row
 
 
 @dataclass(frozen=True)
@@ -39,21 +40,21 @@ class Input:
     scale: float = 1.0
     shapes: tuple[tuple[int, ...], ...] = ()
 
-    def arrays(self, rng: np.random.Generator) -> Array | list[Array]:
+    def draw(self, rng: np.random.Generator) -> Drawn | list[Drawn]:
         """One set's values."""
         if self.shapes:
             return [self._one(rng, shape) for shape in self.shapes]
         return self._one(rng, self.shape)
 
-    def _one(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-        size = int(np.prod(shape))
-        drawn: Array
+    def _one(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Drawn:
+        count = min(math.prod(shape), _DRAWN)
+        values: Array
         if self.below:
-            drawn = rng.integers(0, self.below, min(size, _DRAWN))
+            values = rng.integers(0, self.below, count)
         else:
-            drawn = np.float32(self.scale) * rng.standard_normal(min(size, _DRAWN), dtype=np.float32)
-            drawn = np.abs(drawn) if self.positive else drawn
-        return np.resize(drawn, shape)
+            values = np.float32(self.scale) * rng.standard_normal(count, dtype=np.float32)
+            values = np.abs(values) if self.positive else values
+        return Drawn(values, shape)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ def _functional(torch: Any) -> Any:
 
 # ---------------------------------------------------------------- losses
 def _losses(rows: int, dim: int, vocabulary: int, dtype: str) -> Iterator[Case]:
-    size, tolerance = _BYTES[dtype], max(_TOLERANCE[dtype], 5e-3)
+    # PyTorch rounds 16-bit logits before the softmax; spiral does not
+    size, tolerance = _BYTES[dtype], 1e-3 if dtype == "float32" else 3e-2
     yield Case(
         "linear + cross-entropy, fwd + bwd", _text(rows, dim, vocabulary), dtype,
         ("linear_cross_entropy", "linear_cross_entropy_grad"),
@@ -73,7 +74,8 @@ def _losses(rows: int, dim: int, vocabulary: int, dtype: str) -> Iterator[Case]:
 
 # ---------------------------------------------------------------- rows
 def _norms(rows: int, n: int, dtype: str) -> Iterator[Case]:
-    size, more = _BYTES[dtype], {"tolerance": _TOLERANCE[dtype], "large": 2 * rows * n * _BYTES[dtype] >= 64 << 20}
+    size = _BYTES[dtype]
+    more: dict[str, Any] = {"tolerance": _TOLERANCE[dtype], "large": 2 * rows * n * size >= 64 << 20}
     x, w = Input((rows, n)), Input((n,))
     yield Case(
         "rms_norm", _text(rows, n), dtype, ("rms_norm",), (x, w),
@@ -166,7 +168,7 @@ def _attention(batch: int, heads: int, time: int, dim: int, dtype: str) -> Itera
     yield Case(
         "causal attention, fwd + bwd", _text(*shape), dtype, ("attention", "attention_grad"), (x, x, x, x),
         gradient_spiral(ours, (0, 1, 2)), gradient_torch(theirs, (0, 1, 2)), moved=12 * size,
-        flops=flops * 7 // 2, **more,
+        flops=flops * 7 // 2, **{**more, "tolerance": 2 * more["tolerance"]},
     )  # fmt: skip
 
 
@@ -201,7 +203,7 @@ def _rest(rows: int, n: int, vocabulary: int, dtype: str) -> Iterator[Case]:
     )  # fmt: skip
     yield _simple(
         "cumulative sum", ("cumulative_sum",), ((rows, n),), dtype, lambda sp, x: sp.cumulative_sum(x, axis=-1),
-        lambda torch, x: x.cumsum(-1), compiled=False, tolerance=max(1e-3, _TOLERANCE[dtype]),
+        lambda torch, x: x.cumsum(-1), compiled=False, tolerance=1e-3 if dtype == "float32" else 5e-2,
     )  # fmt: skip
     yield _simple(
         "sort", ("sort",), ((rows, n),), dtype, lambda sp, x: sp.sort(x, axis=-1),

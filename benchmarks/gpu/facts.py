@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.gpu.ops import prepare_interpreter
 from benchmarks.gpu.part import Sink
-from benchmarks.gpu.side import SpiralSide, TorchSide
+from benchmarks.gpu.side import Drawn, SpiralSide, TorchSide
 
 _PACKAGES = (
     "numpy", "ml_dtypes", "cupy-cuda13x", "cupy-cuda12x", "torch", "triton", "liger-kernel", "pytest", "pytest-xdist",
@@ -61,7 +61,7 @@ def copy_bandwidth(side: SpiralSide, nbytes: int, repeats: int) -> float:
 def product_rate(side: Any, dtype: str, n: int, repeats: int) -> float:
     """Operations per second of a product of square matrices through a framework."""
     rng = np.random.default_rng(0)
-    a, b = (side.put(rng.standard_normal((n, n), np.float32), dtype) for _ in range(2))
+    a, b = (side.put(Drawn(rng.standard_normal(n * n, np.float32), (n, n)), dtype) for _ in range(2))
     with side.within():
         return 2e3 * n**3 / best_of(side, lambda: a @ b, repeats)
 

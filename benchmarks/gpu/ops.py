@@ -10,10 +10,12 @@ results are off, is a line with its reason.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +106,18 @@ class Contest:
             if missing:
                 reasons[ours.name] = f"no kernel of {', '.join(missing)}"
             else:
-                _attempt(found, reasons, ours, lambda s=ours: case.spiral(s.sp, inputs(s)))
+                _attempt(found, reasons, ours, inputs, partial(case.spiral, ours.sp))
         for side in self.theirs:
             make = self._torch_make(case, side)
             if make is not None:
-                _attempt(found, reasons, side, lambda m=make, s=side: m(inputs(s)))
+                _attempt(found, reasons, side, inputs, make)
         return found, reasons
+
+    def release(self) -> None:
+        """Gives back what PyTorch keeps of a case's memory, for the other framework's next one."""
+        gc.collect()
+        if self.device == "cuda" and self.theirs:
+            self.theirs[0].torch.cuda.empty_cache()
 
     def _torch_make(self, case: Case, side: TorchSide) -> Callable[[Any], list[Run]] | None:
         torch = side.torch
@@ -127,18 +135,18 @@ def _put(side: Any, arrays: Any, dtype: str) -> Any:
     return [side.put(a, dtype) for a in arrays] if isinstance(arrays, list) else side.put(arrays, dtype)
 
 
-def _attempt(found: list[Any], reasons: dict[str, str], side: Any, make: Callable[[], list[Run]]) -> None:
+def _attempt(
+    found: list[Any], reasons: dict[str, str], side: Any, inputs: Callable[[Any], Any], make: Callable[[Any], list[Run]]
+) -> None:
     try:
-        found.append((side, make()))
+        found.append((side, make(inputs(side))))
     except Exception as error:
         reasons[side.name] = f"{type(error).__name__}: {error}"[:500]
 
 
-def size_of(arrays: Sequence[Any], dtype: str) -> int:
+def size_of(inputs: Sequence[Any], dtype: str) -> int:
     """Bytes of a set of inputs on a device."""
-    width = {"float32": 4}.get(dtype, 2)
-    flat = [a for x in arrays for a in (x if isinstance(x, list) else [x])]
-    return sum(a.size * (width if a.dtype.kind == "f" else a.itemsize) for a in flat)
+    return sum(d.nbytes(dtype) for x in inputs for d in (x if isinstance(x, list) else [x]))
 
 
 def distance(got: Sequence[Array], want: Sequence[Array]) -> float:
@@ -156,12 +164,12 @@ def distance(got: Sequence[Array], want: Sequence[Array]) -> float:
 def run_case(contest: Contest, case: Case, *, rounds: int, deadline: float) -> dict[str, Any]:
     """One case as a line of the report."""
     rng = np.random.default_rng(0)
-    first = [i.arrays(rng) for i in case.inputs]
+    first = [i.draw(rng) for i in case.inputs]
     bytes_of_set = size_of(first, case.dtype)
     count = min(_SETS, max(1, -(-4 * contest.cache // bytes_of_set)))
     if contest.device == "processor":
         count = 2
-    arrays = [first, *([i.arrays(rng) for i in case.inputs] for _ in range(count - 1))]
+    arrays = [first, *([i.draw(rng) for i in case.inputs] for _ in range(count - 1))]
     sides, reasons = contest.runs(case, arrays)
     errors: dict[str, float] = {}
     if case.matches:
@@ -179,7 +187,9 @@ def _compared(
     contest: Contest, case: Case, first: Sequence[Any], sides: list[tuple[Any, list[Run]]], reasons: dict[str, str]
 ) -> tuple[list[tuple[Any, list[Run]]], dict[str, float]]:
     """Runs every side once; leaves out those that fail or whose results are off."""
-    results, kept, errors = {}, [], {}
+    results: dict[str, list[Array]] = {}
+    kept: list[tuple[Any, list[Run]]] = []
+    errors: dict[str, float] = {}
     if contest.device == "processor":
         host = HostSide()
         inputs = [_put(host, a, case.dtype) for a in first]
@@ -217,7 +227,10 @@ def main() -> None:
     prepare_interpreter(args.device)
     sink = Sink(args.found)
     contest = Contest(args.device, compiled=args.device == "cuda" and not args.no_compile)
-    sink.put(sides=[s.name for s in (*contest.ours, *contest.theirs)], absent=contest.absent)
+    names = [s.name for s in contest.ours] + [s.name for s in contest.theirs]
+    sink.put(sides=names, absent=contest.absent)
+    if not contest.ours:
+        raise SystemExit(f"ops: spiral has no GPU backend here: {contest.absent}")
     skipped = set(json.loads(args.skip))
     for case in cases.tiny() if args.quick else cases.full():
         if args.only not in case.key or case.key in skipped:
@@ -230,6 +243,7 @@ def main() -> None:
         began = time.monotonic()
         line = run_case(contest, case, rounds=rounds, deadline=min(deadline, time.monotonic() + 20))
         sink.put(**line, seconds=round(time.monotonic() - began, 2))
+        contest.release()
 
 
 if __name__ == "__main__":

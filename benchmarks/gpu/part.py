@@ -38,6 +38,14 @@ class Part:
     found: list[dict[str, Any]] = field(default_factory=list)
     failure: str | None = None
 
+    @property
+    def told(self) -> str:
+        """How it ended, in a line."""
+        if self.failure is None:
+            return "done"
+        first, *rest = self.failure.splitlines()
+        return f"{first[:60]} … {rest[-1][-110:]}" if rest else first[:170]
+
     def as_dict(self) -> dict[str, Any]:
         return {"name": self.name, "seconds": round(self.seconds, 2), "failure": self.failure, "found": self.found}
 

@@ -127,13 +127,13 @@ def print_all(parts: list[Part]) -> None:
     _print_tests(parts)
     limits = ceilings(parts)
     print_table("ceilings", ("what", "measured"), [(k, _rate(k, v)) for k, v in limits.items()])
-    rows = [(p.name, f"{p.seconds:.0f} s", (p.failure or "done").splitlines()[-1][-110:]) for p in parts]
+    rows = [(p.name, f"{p.seconds:.0f} s", p.told) for p in parts]
     print_table(f"parts on {device_name(parts)}", ("part", "took", "ended"), rows)
     aims = list(judged(parts))
     missed = [a for a in aims if not a["met"]]
-    rows = [(a["what"], a["aim"], f"{a['reached']:.3g}", f"{a['wanted']:.3g}") for a in missed]
-    if rows:
-        print_table("aims MISSED", ("what", "aim", "reached", "wanted"), rows)
+    told = [(a["what"], a["aim"], f"{a['reached']:.3g}", f"{a['wanted']:.3g}") for a in missed]
+    if told:
+        print_table("aims MISSED", ("what", "aim", "reached", "wanted"), told)
     print(f"{len(aims) - len(missed)} of {len(aims)} aims met.")
 
 

@@ -4,14 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An array of random values that repeat: few are drawn and moved, devices repeat them.
+
+    Attributes:
+        values: one axis of them, not longer than the array.
+        shape: of the array.
+    """
+
+    values: Array
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Elements of the array."""
+        return math.prod(self.shape)
+
+    def nbytes(self, dtype: str) -> int:
+        """Bytes of the array on a device, where floating values have a dtype."""
+        wide = self.values.dtype.kind != "f" or dtype == "float32"
+        return self.size * (self.values.itemsize if wide else 2)
 
 
 class Side(Protocol):
@@ -23,8 +48,8 @@ class Side(Protocol):
 
     name: str
 
-    def put(self, array: Array, dtype: str) -> Any:
-        """A tensor on the device; ``dtype`` as in ``float32`` for floating arrays, ignored for integers."""
+    def put(self, drawn: Drawn, dtype: str) -> Any:
+        """A tensor on the device; ``dtype`` as in ``float32`` for floating values, ignored for integers."""
 
     def values(self, outputs: Any, most: int) -> list[Array]:
         """The first elements of each result, as float32; waits."""
@@ -62,11 +87,8 @@ class SpiralSide:
         self.memory: Any = as_device("cuda").memory
         self.driver = self.memory.driver
 
-    def put(self, array: Array, dtype: str) -> Any:
-        t = self.sp.asarray(array)
-        if array.dtype.kind == "f":
-            t = t.astype(getattr(self.sp, dtype))
-        return t.to("cuda")
+    def put(self, drawn: Drawn, dtype: str) -> Any:
+        return _spiral_tensor(self.sp, drawn, dtype, "cuda")
 
     def values(self, outputs: Any, most: int) -> list[Array]:
         flat = [self.sp.reshape(t, (-1,))[:most] for t in _tensors(outputs)]
@@ -108,10 +130,9 @@ class HostSide:
 
         self.sp = sp
 
-    def put(self, array: Array, dtype: str) -> Any:
+    def put(self, drawn: Drawn, dtype: str) -> Any:
         """See `Side`."""
-        t = self.sp.asarray(array, copy=True)
-        return t.astype(getattr(self.sp, dtype)) if array.dtype.kind == "f" else t
+        return _spiral_tensor(self.sp, drawn, dtype, "cpu")
 
     def values(self, outputs: Any, most: int) -> list[Array]:
         """See `Side`."""
@@ -131,11 +152,12 @@ class TorchSide:
 
         self.name, self.device, self.torch = name, device, torch
 
-    def put(self, array: Array, dtype: str) -> Any:
-        t = self.torch.tensor(array)  # a copy: some cases write their inputs
-        if array.dtype.kind == "f":
+    def put(self, drawn: Drawn, dtype: str) -> Any:
+        t = self.torch.tensor(drawn.values)  # a copy: some cases write their inputs
+        if drawn.values.dtype.kind == "f":
             t = t.to(getattr(self.torch, dtype))
-        return t.to(self.device)
+        t = t.to(self.device)
+        return t.repeat(-(-drawn.size // len(t)))[: drawn.size].clone().reshape(drawn.shape)
 
     def values(self, outputs: Any, most: int) -> list[Array]:
         return [t.detach().reshape(-1)[:most].float().cpu().numpy() for t in _tensors(outputs)]
@@ -180,6 +202,16 @@ class TorchSide:
 
     def within(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
+
+
+def _spiral_tensor(sp: Any, drawn: Drawn, dtype: str, device: str) -> Any:
+    t = sp.asarray(drawn.values, copy=True)
+    if drawn.values.dtype.kind == "f":
+        t = t.astype(getattr(sp, dtype))
+    t = t.to(device)
+    whole, rest = divmod(drawn.size, len(drawn.values))
+    parts = [sp.reshape(sp.broadcast_to(t, (whole, len(drawn.values))), (-1,))] + ([t[:rest]] if rest else [])
+    return sp.reshape(t if drawn.size == len(drawn.values) else sp.concat(parts), drawn.shape)
 
 
 def _replay(graph: Any, kept: Any) -> None:

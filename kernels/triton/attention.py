@@ -3,7 +3,7 @@
 Nothing of size T x S is stored. Operands are q, and g and y like it, (B, H, T, D) and k, v (B, Hk, S, D), with strides
 0 to 2 along batch, head and position, and 1 along D. Query head h uses key head h // group. Query t stands at position
 t + S - T; with ``causal`` it sees keys up to its position, with a ``window`` > 0 only the last so many of those. With
-MASK a mask is added to the scores; it has four strides, 0 where it broadcasts. lse, (B, H, T) and dense, is the
+MASK a mask is added to the scores; it has four strides, 0 where it broadcasts. lse, (B, H, T) in WIDE and dense, is the
 logarithm of the sum of exponentials of a row's scores, -inf for a row that sees nothing, which gives 0. Sums are in
 WIDE. D is the constant not less than the size d of a head; a program has M rows and takes N columns at a time.
 """
@@ -147,16 +147,16 @@ def attention_dq(
     if window > 0:
         first = max(0, start + (s - t) - window + 1) // N * N
     for j in range(first, last, N):
-        of_k = columns_of(k, j, k2, s, d, N, D)
-        scores = tl.dot(of_q, of_k, input_precision="ieee", out_dtype=WIDE) * scale
+        of_k = rows_of(k, j, k2, s, d, N, D)
+        scores = tl.dot(of_q, tl.trans(of_k), input_precision="ieee", out_dtype=WIDE) * scale
         column = (j + tl.arange(0, N))[None, :]
         at = tl.arange(0, M)[:, None] * m2 + tl.arange(0, N)[None, :] * m3
         corner = mask + (m2.to(tl.int64) * start + m3.to(tl.int64) * j)
         scores = masked(scores, corner, at, row[:, None], column, t, s, window, causal, MASK)
         p = probabilities(scores, of_lse[:, None])
-        dp = tl.dot(of_g, columns_of(v, j, v2, s, d, N, D), input_precision="ieee", out_dtype=WIDE)
+        dp = tl.dot(of_g, tl.trans(rows_of(v, j, v2, s, d, N, D)), input_precision="ieee", out_dtype=WIDE)
         ds = p * (dp - sums[:, None]) * scale
-        acc = tl.dot(ds.to(of_k.dtype), tl.trans(of_k), acc, input_precision="ieee", out_dtype=WIDE)
+        acc = tl.dot(ds.to(of_k.dtype), of_k, acc, input_precision="ieee", out_dtype=WIDE)
     store_rows(dq + pair.to(tl.int64) * t * d, start, t, d, acc, M, D)
 
 

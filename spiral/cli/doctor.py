@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 HELP = "what this installation can do here, and what slows it down"
-EXAMPLES = ("spiral doctor", "spiral doctor --json", "spiral doctor --kernels", "spiral doctor --kernels rms_norm")
+EXAMPLES = (
+    "spiral doctor", "spiral doctor --json", "spiral doctor --kernels", "spiral doctor --kernels rms_norm",
+    "spiral doctor --kernels softmax --try",
+)  # fmt: skip
 
 # distribution, module, what is not possible without it, how to get it; None: spiral cannot be imported without
 _PACKAGES: tuple[tuple[str, str, str | None, str], ...] = (
@@ -54,12 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kernels", nargs="?", const="", metavar="OP", help="every kernel on every device (of one op), and why not it"
     )
+    parser.add_argument(
+        "--try", action="store_true", dest="attempt", help="with --kernels: run each once first; GPUs' are built for it"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Look and print."""
     if arguments.kernels is not None:
-        return _print_kernels(arguments.kernels, arguments.json)
+        return _print_kernels(arguments.kernels, arguments.json, arguments.attempt)
     found = report()
     if arguments.json:
         print(json.dumps(found, indent=1))
@@ -73,7 +79,31 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _print_kernels(op: str, as_json: bool) -> int:
+def _attempt(device: Any, op: str) -> dict[str, str]:
+    """Runs the first sample of each op (of one) on a device, so that what cannot be built is set aside.
+
+    Returns:
+        Errors by op, besides those of ops that have no kernel there.
+    """
+    import spiral as sp
+    from spiral.errors import CapabilityError, SpiralError
+    from spiral.kernel_status import kernel_status
+    from spiral.op import OPS
+    from spiral.testing.oracle import samples_of, to_tensor
+
+    failed = {}
+    for name in dict.fromkeys(k.op for k in kernel_status(device) if k.dtypes and (not op or k.op == op)):
+        inputs, attrs = next(samples_of(OPS[name]))
+        try:
+            OPS[name].call(*[to_tensor(x, sp.float32, device) for x in inputs], *attrs)
+        except CapabilityError:  # its candidates stand in the list with their reasons
+            continue
+        except SpiralError as error:
+            failed[name] = f"{type(error).__name__}: {error}"
+    return failed
+
+
+def _print_kernels(op: str, as_json: bool, attempt: bool) -> int:
     import dataclasses
 
     import spiral as sp
@@ -83,10 +113,11 @@ def _print_kernels(op: str, as_json: bool) -> int:
     if op:
         find_op(op)
     absent = absent_backends()
+    failed = {str(d): _attempt(d, op) for d in sp.devices()} if attempt else {}
     devices = {str(d): [k for k in kernel_status(d) if not op or k.op == op] for d in sp.devices()}
     if as_json:
         rows = {d: [dataclasses.asdict(k) for k in found] for d, found in devices.items()}
-        print(json.dumps({"unavailable": absent, "devices": rows}, indent=1))
+        print(json.dumps({"unavailable": absent, "devices": rows, "failed": failed}, indent=1))
         return 0
     for name, reason in absent.items():
         print(f"{name}: unavailable: {reason}")
@@ -95,6 +126,8 @@ def _print_kernels(op: str, as_json: bool) -> int:
         for k in found:
             takes = f"  [{', '.join(k.dtypes)}{'; ' + k.guard if k.guard else ''}]" if k.dtypes else ""
             print(f"  {k.op:<24} {k.backend:<14} {k.status}{takes}")
+        for name, error in failed.get(device, {}).items():
+            print(f"  {name:<24} fails: {error}")
     return 0
 
 

@@ -46,14 +46,14 @@ def cubin(file: Path, name: str, arch: str) -> tuple[str, bytes]:
     except FileNotFoundError:  # not compiled yet
         text, image = nvrtc.compile_cubin(file, (name,), arch)[name]
         try:
-            _keep(path, text.encode() + b"\0" + image)
+            write_whole(path, text.encode() + b"\0" + image)
         except OSError as error:  # a folder that cannot be written costs time, nothing else
             warn_once(f"compiled kernels are not kept in {path.parent}: {error}; set SPIRAL_CACHE to another folder.")
         return text, image
     return lowered.decode(), image
 
 
-def _keep(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Writes a file that other processes read whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=path.parent)

@@ -23,6 +23,7 @@ from typing import Any
 
 from spiral.errors import FormatError, RegistryError
 from spiral.gpu.driver import Driver
+from spiral.gpu.kernel_cache import write_whole
 from spiral.ownership import spirals_own
 from spiral.registry import Catalog, catalog
 
@@ -192,14 +193,10 @@ def read_table(path: Path) -> Table:
 
 def write_table(path: Path, device: str, verified: bool, choices: Mapping[str, Mapping[str, Any]]) -> None:
     """Writes a table whole or not at all."""
-    from spiral.io.atomic import atomic_write  # a run only reads tables
-
     content = {"device": device, "verified": verified, "choices": dict(sorted(choices.items()))}
-    path.parent.mkdir(parents=True, exist_ok=True)
     # a configuration stands on its line
     text = re.sub(r"\[[^\[\]{}]*\]", lambda m: json.dumps(json.loads(m.group())), json.dumps(content, indent=1))
-    with atomic_write(path) as partial:
-        partial.write_text(text + "\n")
+    write_whole(path, f"{text}\n".encode())
 
 
 _read: dict[tuple[str, int], list[Table]] = {}

@@ -15,6 +15,7 @@ from benchmarks.gpu import results
 from benchmarks.gpu.cases import full, tiny
 from benchmarks.gpu.ops import distance
 from benchmarks.gpu.part import ROOT, Part, environment, run_part
+from benchmarks.gpu.side import Drawn, HostSide, TorchSide
 from spiral.op import OPS
 from spiral.testing.cuda_on_cpu import unavailable
 
@@ -63,6 +64,18 @@ def test_results_that_differ_in_anything_are_far() -> None:
     assert distance([x * np.float32(1.01)], [x]) == pytest.approx(0.01, rel=1e-3)
     for got in ([x[:3]], [x * np.nan], [x * np.inf], [x, x], []):
         assert distance(got, [x]) == 1e9
+
+
+@pytest.mark.parametrize("values, shape", [(5, (3, 4)), (6, (2, 3)), (4, (2, 4)), (7, (7,)), (3, (1,))])
+def test_devices_repeat_what_was_drawn(values: int, shape: tuple[int, ...]) -> None:
+    drawn = Drawn(np.arange(values, dtype=np.float32), shape)
+    assert np.array_equal(HostSide().put(drawn, "float32").numpy(), np.resize(drawn.values, shape))
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    assert np.array_equal(TorchSide("PyTorch", "cpu").put(drawn, "float32").numpy(), np.resize(drawn.values, shape))
+    indices = HostSide().put(Drawn(np.arange(values), shape), "bfloat16")
+    assert indices.dtype.name == "int64"
+    assert drawn.nbytes("bfloat16") == 2 * drawn.size
+    assert Drawn(np.arange(values), shape).nbytes("bfloat16") == 8 * drawn.size
 
 
 def side(name: str, microseconds: float, peak: int = 100) -> dict[str, Any]:

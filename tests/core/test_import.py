@@ -109,9 +109,9 @@ MAY_USE = {
     "text": ("io",),
     "models": ("nn", "io", "text"),
     "plugin": ("nn", "io"),  # its context reaches the catalogs of what it registers; files whole or none
-    "train": ("nn", "optim", "data", "text", "io", "models"),
+    "train": ("nn", "optim", "data", "text", "io", "models", "gpu"),  # checkpoints say which configurations were tuned
     "testing": ("gpu", "nn", "optim", "models"),
-    "gpu": (),
+    "gpu": ("io",),  # files whole or none
     "cli": EVERY_PACKAGE,
 }
 

@@ -256,6 +256,16 @@ with sp.prefer(fallback="error"):
 
 
 @needs_runner
+def test_doctor_tries_kernels_where_it_is_asked_to(broken):
+    out = broken("softmax.cu", 'from spiral.cli.main import main\nmain(["doctor", "--kernels", "softmax", "--try"])')
+    line = next(line for line in out.splitlines() if line.startswith("  softmax") and " cuda " in line)
+    assert "cannot be built here: softmax.cu: " in line and "broken on purpose" in line
+    assert any(
+        line.startswith("  softmax") and "decomposition" in line and "chosen" in line for line in out.splitlines()
+    )
+
+
+@needs_runner
 def test_where_a_fallback_is_an_error_a_kernel_that_does_not_compile_raises(broken):
     code = 'for _ in range(2):\n    attempt(lambda: sp.softmax(x).to("cpu").tolist())\n'
     out = broken("softmax.cu", code, SPIRAL_FALLBACK="error")

@@ -14,7 +14,7 @@ import triton.language as tl  # noqa: E402
 from spiral.backends.triton import adapter, launching  # noqa: E402
 from spiral.backends.triton.launching import TritonKernel  # noqa: E402
 from spiral.device_array import DeviceArray  # noqa: E402
-from spiral.errors import KernelError  # noqa: E402
+from spiral.errors import KernelBuildError, KernelError  # noqa: E402
 from spiral.testing.recording import RecordingDriver  # noqa: E402
 
 if triton.knobs.runtime.interpret:
@@ -119,6 +119,19 @@ def test_a_kernel_is_compiled_once_per_device_and_never_waits():
         assert gpu.synchronizations == 0
 
 
+def test_a_prepared_kernel_is_loaded_before_it_is_launched():
+    gpu = RecordingDriver(90)
+    kernel = TritonKernel(add, ADD, {"BLOCK": 128})
+    for _ in range(2):
+        kernel.prepare(gpu)
+    assert [c.method for c in gpu.calls] == ["load"]
+    x, y, o = arrays(gpu, 64, 64, 64)
+    kernel(gpu, (1, 1, 1), x.address, y.address, o.address, 64, 1.0)
+    assert len(gpu.named("load")) == 1
+    with pytest.raises(KernelBuildError):
+        TritonKernel(no_such_function, {"x": "*fp32"}).prepare(gpu)
+
+
 def test_misaligned_address_or_length_takes_the_general_variant():
     gpu = RecordingDriver(90)
     kernel = TritonKernel(add, ADD, {"BLOCK": 1024}, divisible=("n",))
@@ -159,9 +172,9 @@ def test_integers_that_are_not_declared_divisible_do_not_choose():
 
 def test_compile_error_names_the_kernel_and_says_what_triton_says():
     gpu = RecordingDriver(90)
-    with pytest.raises(KernelError, match=r"(?s)no_such_function: Triton .* for sm_90.*frobnicate"):
+    with pytest.raises(KernelBuildError, match=r"(?s)no_such_function: Triton .* for sm_90.*frobnicate"):
         TritonKernel(no_such_function, {"x": "*fp32"})(gpu, (1, 1, 1), 0)
-    with pytest.raises(KernelError, match=r"(?s)wrong_types: .*tl\.dot"):
+    with pytest.raises(KernelBuildError, match=r"(?s)wrong_types: .*tl\.dot"):
         TritonKernel(wrong_types, {"x": "*fp32", "y": "*fp32"})(gpu, (1, 1, 1), 0, 0)
     assert gpu.calls == []
 
@@ -205,7 +218,7 @@ def test_global_scratch_is_allocated_reused_and_passed_before_the_last_parameter
 
 def test_too_much_shared_memory_is_refused_with_both_numbers():
     gpu = RecordingDriver(90, shared_memory=1000)
-    with pytest.raises(KernelError, match=r"large_tile: wants \d{4,} bytes of shared memory.*has 1000"):
+    with pytest.raises(KernelBuildError, match=r"large_tile: wants \d{4,} bytes of shared memory.*has 1000"):
         TritonKernel(large_tile, {"x": "*fp16", "o": "*fp32"}, {"B": 64})(gpu, (1, 1, 1), 0, 0)
 
 

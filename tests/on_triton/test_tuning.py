@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import spiral as sp
-from spiral.backends.triton import gemm, norm
+from spiral.backends.triton import gemm, norm, softmax
 from spiral.device import as_device
 from spiral.gpu import tuning
 from spiral.gpu.search import forced, search
@@ -41,6 +41,17 @@ def test_norms_are_the_same_with_any_number_of_warps(gpu):
     for config in choice.configs["fp32", 128, 0]:
         with forced(choice, gpu, ("fp32", 128, 0), config), sp.prefer("triton", fallback="error"):
             y = sp.rms_norm(sp.asarray(x).to("cuda"), eps=1e-5)
+        np.testing.assert_allclose(y.to("cpu").numpy(), want, rtol=1e-5, err_msg=str(config))
+
+
+@pytest.mark.parametrize("shape", [(5, 100), (3, 700)])
+def test_softmax_is_the_same_with_any_rows_of_a_program(gpu, shape):
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    key = ("float32", 128 if shape[1] <= 128 else 1024, 0)
+    for config in softmax._ROWS.choice.configs[key]:
+        with forced(softmax._ROWS.choice, gpu, key, config), sp.prefer("triton", fallback="error"):
+            y = sp.softmax(sp.asarray(x).to("cuda"), axis=-1)
+        want = OPS["softmax"].oracle(x.astype(np.float64), -1)
         np.testing.assert_allclose(y.to("cpu").numpy(), want, rtol=1e-5, err_msg=str(config))
 
 
