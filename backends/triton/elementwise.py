@@ -15,7 +15,7 @@ import numpy as np
 from spiral.backend import ANY, Cap, Kernel
 from spiral.backends.triton.arrays import BITS, LIMIT, NAMES, cast, copy_into, dense, grid
 from spiral.backends.triton.launching import TritonKernel
-from spiral.backends.triton.pointwise import Function, binary, group, select, unary
+from spiral.backends.triton.pointwise import Function, binary, fill, group, select, unary
 from spiral.device_array import DeviceArray
 from spiral.dtype import (
     ALL,
@@ -67,7 +67,7 @@ def _joined(*tables: Table) -> Table:
     return joined
 
 
-_binary = _joined(
+BINARY = _joined(
     group(source.arithmetic, source.ARITHMETIC, _FLOATING, 2),
     group(source.special, source.SPECIAL, _FLOATING, 2),
     group(source.power, source.POWER, _FLOATING, 2),
@@ -76,9 +76,9 @@ _binary = _joined(
     _for_all(group(source.whole_quotient, source.WHOLE_QUOTIENT, _WIDER, 2)),
 )
 for _op, _same in (("add", "bitwise_or"), ("multiply", "bitwise_and")):
-    _binary[_op][bool_.numpy] = _binary[_same][bool_.numpy]
+    BINARY[_op][bool_.numpy] = BINARY[_same][bool_.numpy]
 for _op in ("bitwise_left_shift", "bitwise_right_shift"):  # cast back to bool, any bit is true
-    _binary[_op][bool_.numpy] = _binary[_op][int32.numpy]
+    BINARY[_op][bool_.numpy] = BINARY[_op][int32.numpy]
 _compare = _joined(
     group(source.compare, source.COMPARE, _FLOATING, 2, bool_),
     _for_all(group(source.compare, source.COMPARE, _OWN, 2, bool_)),
@@ -141,17 +141,23 @@ def bits_of(value: float, dtype: DType) -> int:
 def _number(like: DeviceArray, value: Any, dtype: DType) -> DeviceArray:
     """A number as an array without axes."""
     x = DeviceArray.empty(like.memory, (), dtype.numpy)
-    truth = DeviceArray.empty(like.memory, (), bool_.numpy)
-    fill_truth(truth, True)
-    select(truth, bits_of(value, dtype), 0, x)
+    fill(x, bits_of(value, dtype))
     return x
+
+
+def _overwrite(x: DeviceArray, value: float) -> None:
+    dtype = as_dtype(x.dtype)
+    if x.contiguous:
+        fill(x, bits_of(value, dtype))
+    else:
+        copy_into(_number(x, value, dtype).broadcast_to(x.shape), x)
 
 
 # ---------------------------------------------------------------- results of the operands' dtype
 def _bind_binary(op: str) -> Callable[[Launcher, tuple[DType, ...]], Launcher]:
     def bind(_: Launcher, dtypes: tuple[DType, ...]) -> Launcher:
         dtype = dtypes[0]
-        f = _binary[op].get(dtype.numpy)
+        f = BINARY[op].get(dtype.numpy)
         if f is None or (dtype is bool_ and op in _NO_TRUTH):
             raise DTypeError(f"{op}: expected numbers; received {dtype.name}. Cast one with .astype().")
 
@@ -202,7 +208,7 @@ def _bind_pow(fn: Launcher, dtypes: tuple[DType, ...]) -> Launcher:
 def _bind_copysign(_: Launcher, dtypes: tuple[DType, ...]) -> Launcher:
     dtype = dtypes[0]
     whole = _OF_BITS[dtype.itemsize]
-    f = _binary["copysign"][whole.numpy]
+    f = BINARY["copysign"][whole.numpy]
 
     def run(x: Any, y: Any, z: DeviceArray) -> None:
         x, y = [_as(cast(v, dtype), whole) if type(v) is DeviceArray else bits_of(v, dtype) for v in (x, y)]
@@ -221,7 +227,7 @@ def _bind_sign(op: str) -> Callable[[Launcher, tuple[DType, ...]], Launcher]:
             return general(fn, dtypes)
         whole = _OF_BITS[dtype.itemsize]
         top = 1 << (8 * dtype.itemsize - 1)
-        f = _binary["bitwise_xor" if op == "negative" else "bitwise_and"][whole.numpy]
+        f = BINARY["bitwise_xor" if op == "negative" else "bitwise_and"][whole.numpy]
         mask = top if op == "negative" else top - 1
 
         def run(x: DeviceArray, y: DeviceArray) -> None:
@@ -385,7 +391,7 @@ def _triangle(lower: bool) -> Launcher:
 def kernels() -> Iterator[Kernel]:
     """The family's table."""
     binds = {"pow": _bind_pow, "copysign": _bind_copysign, "negative": _bind_sign("negative"), "abs": _bind_sign("abs")}
-    for op in _binary:
+    for op in BINARY:
         cap = _WIDE_FLOATS if op == "nextafter" else _NUMBERS
         yield Kernel(op, _unbound, cap, bind=binds.get(op) or _bind_binary(op))
     for op in ("equal", "not_equal", "less", "less_equal"):
@@ -401,6 +407,7 @@ def kernels() -> Iterator[Kernel]:
         yield Kernel(op, _test(op), _ARRAYS)
     yield Kernel("signbit", _signbit, _ARRAYS)
     yield Kernel("logical_not", _logical_not, _ARRAYS)
+    yield Kernel("fill_", _overwrite, _ARRAYS)
     yield Kernel("where", _unbound, _NUMBERS, bind=_bind_where)
     yield Kernel("tril", _triangle(lower=True), _ARRAYS)
     yield Kernel("triu", _triangle(lower=False), _ARRAYS)

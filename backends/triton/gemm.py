@@ -226,6 +226,22 @@ def multiply(
         finish(part, splits, bias, y, n, *ending)
 
 
+def multiply_wide(x: DeviceArray, w: DeviceArray, y: DeviceArray) -> None:
+    """y = x w^T for x (M, K) and w (N, K) of one floating dtype and dense y (M, N) in their wide type. Overwrites y."""
+    if not y.size:
+        return
+    x, w = [a if _lies(a) else dense(a) for a in (x, w)]
+    (m, k), n, d, gpu = x.shape, w.shape[0], as_dtype(x.dtype), y.memory
+    (x_along_k, *x_steps), (w_along_k, *w_steps) = _steps(x), _steps(w)
+    tile = tile_for(gpu, TILES[d], m, n, 1)
+    tiles = -(-m // tile.m) * -(-n // tile.n)
+    steps = (*x_steps, *w_steps, 1, 1, 0, 0, 0, 0, 0, 0)
+    # the only one of "two splits": what a split gives is stored in the wide type
+    _PRODUCTS[d, tile, x_along_k, w_along_k](
+        gpu, (tiles, 1, 1), x.address, w.address, 0, 0, y.address, m, n, k, *steps, 0, 0, max(1, k), 2
+    )  # fmt: skip
+
+
 def address(x: DeviceArray | None) -> int:
     """Of an array; 0 for None."""
     return 0 if x is None else x.address

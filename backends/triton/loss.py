@@ -10,7 +10,7 @@ from spiral.backends.triton.launching import TritonKernel
 from spiral.backends.triton.pointwise import number_of
 from spiral.backends.triton.rows import WIDE, WIDE_NAME, for_rows, sized
 from spiral.device_array import DeviceArray
-from spiral.dtype import ALL, FLOATS, as_dtype, int32, int64
+from spiral.dtype import ALL, FLOATS, as_dtype, float32, int32, int64
 from spiral.kernels.triton import loss as source
 
 _OPTIONS = {"ignore": "i64", "smoothing": "wide", "z": "wide"}
@@ -55,7 +55,7 @@ _GRAD = {
 }  # fmt: skip
 
 
-def _targets(targets: DeviceArray) -> tuple[DeviceArray, int]:
+def integer_targets(targets: DeviceArray) -> tuple[DeviceArray, int]:
     """Targets as the kernels take them, and whether they are int32."""
     if targets.dtype == int32.numpy:
         return dense(targets), 1
@@ -71,7 +71,7 @@ def _cross_entropy(
     logits: DeviceArray, targets: DeviceArray, ignore_index: int, label_smoothing: float, z_loss: float, reduction: str,
     loss: DeviceArray, lse: DeviceArray,
 ) -> None:  # fmt: skip
-    x, (t, small) = dense(logits), _targets(targets)
+    x, (t, small) = dense(logits), integer_targets(targets)
     rows, n = x.shape
     gpu, wide = x.memory, wide_of(x)
     losses = loss if reduction == "none" else DeviceArray.empty(gpu, (rows,), wide.numpy)
@@ -83,11 +83,26 @@ def _cross_entropy(
             _is_wide(lse, x), ignore_index, number_of(label_smoothing, kind), number_of(z_loss, kind),
         )  # fmt: skip
     if reduction != "none":
-        counted = DeviceArray.empty(gpu, (1,), int64.numpy)
-        _TOTAL[x.dtype](
-            gpu, (1, 1, 1), losses.address, t.address, loss.address, counted.address, rows, small, 1,
-            int(reduction == "mean"), ignore_index,
-        )  # fmt: skip
+        reduce_losses(losses, t, small, ignore_index, reduction, loss)
+
+
+def reduce_losses(
+    losses: DeviceArray, targets: DeviceArray, small: int, ignore_index: int, reduction: str, loss: DeviceArray
+) -> None:
+    """Overwrites loss, without axes, with the sum or mean of rows' losses, which have its wide type."""
+    counted = DeviceArray.empty(loss.memory, (1,), int64.numpy)
+    _TOTAL[loss.dtype](
+        loss.memory, (1, 1, 1), losses.address, targets.address, loss.address, counted.address, targets.size, small, 1,
+        int(reduction == "mean"), ignore_index,
+    )  # fmt: skip
+
+
+def count_targets(targets: DeviceArray, small: int, ignore_index: int) -> DeviceArray:
+    """How many targets count, as an array of one int64."""
+    counted = DeviceArray.empty(targets.memory, (1,), int64.numpy)
+    total = _TOTAL[float32.numpy]
+    total(targets.memory, (1, 1, 1), 0, targets.address, 0, counted.address, targets.size, small, 0, 1, ignore_index)
+    return counted
 
 
 def _cross_entropy_grad(
@@ -95,16 +110,13 @@ def _cross_entropy_grad(
     label_smoothing: float, z_loss: float, reduction: str, dlogits: DeviceArray,
 ) -> None:  # fmt: skip
     """``dlogits`` may have the memory of ``logits``, which is then overwritten."""
-    x, (t, small) = dense(logits), _targets(targets)
+    x, (t, small) = dense(logits), integer_targets(targets)
     rows, n = x.shape
     if not x.size:
         return
     gpu, d = x.memory, as_dtype(x.dtype)
     g, lse = dense(cast(g, d)), dense(lse if lse.dtype == x.dtype else cast(lse, wide_of(x)))
-    counted = None
-    if reduction == "mean":
-        counted = DeviceArray.empty(gpu, (1,), int64.numpy)
-        _TOTAL[x.dtype](gpu, (1, 1, 1), 0, t.address, 0, counted.address, rows, small, 0, 1, ignore_index)
+    counted = count_targets(t, small, ignore_index) if reduction == "mean" else None
     side = _SHORT if n <= 2 * _SHORT[1] else _LONG
     kind = NAMES[wide_of(x)]
     _GRAD[x.dtype][side](

@@ -266,3 +266,18 @@ def select(c: DeviceArray, x: Any, y: Any, z: DeviceArray) -> None:
             return
         kinds = [kind if k < 0 else k for k in kinds]
     _SELECT[size](z.memory, grid(n), *addresses, z.address, n, *bits, *kinds, *where)
+
+
+def fill(y: DeviceArray, bits: int) -> None:
+    """Every element of a dense array becomes the one of these bits."""
+    n, size = y.size, y.itemsize
+    if bits == 0:
+        if n:
+            y.memory.fill(y.address, 0, y.nbytes)
+        return
+    value = number_of(bits, BITS[size])
+    for start in range(0, n, LIMIT):  # the choice of a number by a number
+        part = min(LIMIT, n - start)
+        _SELECT[size](
+            y.memory, grid(part), 0, 0, 0, y.address + start * size, part, value, value, 1, 1, 1, *_UNUSED_3
+        )  # fmt: skip

@@ -106,6 +106,27 @@ def cross_entropy_total(
 
 
 @triton.jit
+def row_scale(g, counted, target, row, there, classes, per_row, mean, WIDE: tl.constexpr):
+    """What the gradients of rows are multiplied with: NaN where the target is no class."""
+    scale = tl.load(g + row * (per_row != 0), mask=there, other=0.0).to(WIDE)
+    if mean != 0:
+        scale = quotient(scale, tl.full(row.shape, 1, WIDE) * tl.load(counted).to(WIDE))
+    return tl.where((target >= 0) & (target < classes), scale, float("nan")).to(WIDE)
+
+
+@triton.jit
+def slope(v, saved, scale, target, cols, classes, ignore, smoothing, z):
+    """The gradient with respect to logits v of classes ``cols``."""
+    d = libdevice.exp(v - saved[:, None])
+    if z != 0:
+        d = d * (1 + 2 * z * saved)[:, None]
+    if smoothing != 0:
+        d = d - smoothing / classes
+    d = tl.where(cols == target[:, None], d - (1 - smoothing), d)
+    return tl.where((target == ignore)[:, None], 0.0, d * scale[:, None])
+
+
+@triton.jit
 def cross_entropy_grad(
     g, x, targets, lse, dx, counted, rows, n, small, lse_wide, per_row, mean, ignore, smoothing, z,
     WIDE: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr,
@@ -122,15 +143,6 @@ def cross_entropy_grad(
     v = tl.load(x + at, mask=inside, other=0.0).to(WIDE)
     saved = load_as(lse, row, there, lse_wide, WIDE)
     target = target_of(targets, row, there, small)
-    scale = tl.load(g + row * (per_row != 0), mask=there, other=0.0).to(WIDE)
-    if mean != 0:
-        scale = quotient(scale, tl.full([K], 1, WIDE) * tl.load(counted).to(WIDE))
-    scale = tl.where((target >= 0) & (target < n), scale, float("nan")).to(WIDE)
-    d = libdevice.exp(v - saved[:, None])
-    if z != 0:
-        d = d * (1 + 2 * z * saved)[:, None]
-    if smoothing != 0:
-        d = d - smoothing / n
-    d = tl.where(cols == target[:, None], d - (1 - smoothing), d)
-    d = tl.where((target == ignore)[:, None], 0.0, d * scale[:, None])
+    scale = row_scale(g, counted, target, row, there, n, per_row, mean, WIDE)
+    d = slope(v, saved, scale, target, cols, n, ignore, smoothing, z)
     tl.store(dx + at, d.to(dx.dtype.element_ty), mask=inside)
