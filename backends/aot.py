@@ -114,7 +114,7 @@ def compile_triton(
 ) -> Iterator[tuple[str, Resources]]:
     """Compiles variants of kernels (aligned or not); gives name and what it takes."""
     for kernel in kernels:
-        for aligned in variants if kernel.divisible else (False,):
+        for aligned in kernel.variants if len(kernel.variants) == 1 else variants:
             made = kernel.compile(int(arch[3:]), aligned)
             ((registers, spilled, _),) = resources_of(made.cubin).values()
             yield f"{kernel.name}{' aligned' if aligned else ''}", (registers, spilled, made.shared)
@@ -131,7 +131,7 @@ def names_of(file: str) -> set[str]:
     if file.endswith(".cu"):
         return set(cuda_sources()[file])
     kernels = triton_kernels()[file]
-    return {n for k in kernels for n in (k.name, *([f"{k.name} aligned"] if k.divisible else []))}
+    return {f"{k.name}{' aligned' if aligned else ''}" for k in kernels for aligned in k.variants}
 
 
 def compile_file(arch: str, file: str) -> tuple[str, str, dict[str, Any], float]:
