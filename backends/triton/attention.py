@@ -48,6 +48,7 @@ _MASKED = {float16: _MASKED_HALF, bfloat16: _MASKED_HALF, float32: _MASKED_WIDE,
 
 # elements that do not lie in pieces of 16 bytes take an address each
 _GENERAL: _Blocks = {64: (32, 32, 8, 1), 128: (32, 16, 8, 1), 256: (16, 16, 8, 1)}
+_GENERAL_SINGLE = {("attention_dkv", 128): (16, 16, 4, 1)}  # the rest as for aligned elements
 
 
 def _blocks(name: str, dtype: DType, masked: bool) -> _Blocks:
@@ -83,7 +84,7 @@ def _kernels(name: str, pointers: tuple[str, ...], strided: str) -> dict[tuple[D
         steps = [s for x in strided for s in _STEPS[x]]
         params |= dict.fromkeys((*steps, *_MASK, *_SHAPE), "i32") | {"scale": wide}
         for width, fast in _blocks(name, dtype, masked).items():
-            other = _GENERAL[width] if dtype.storage_only else fast
+            other = _GENERAL[width] if dtype.storage_only else _GENERAL_SINGLE.get((name, width), fast)
             kernels: list[Any] = []
             for aligned, (m, n, warps, stages) in ((True, fast), (False, other)):
                 constants = {"WIDE": wide_type(dtype), "D": width, "M": m, "N": n, "MASK": masked}
