@@ -1,0 +1,37 @@
+"""What users do with tensors and modules on a device beside the ops' samples."""
+
+import numpy as np
+import pytest
+
+import spiral as sp
+from spiral.errors import ShapeError
+from spiral.op import F
+
+DEVICES = ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("index", "length"),
+    [(0, 3), (slice(0, 2), 3), ((slice(None), 0), 2), ([0, 1], 3), ((..., None), 2), (([0, 1], [1, 2]), 3)],
+)
+def test_a_value_that_does_not_broadcast_is_not_assigned(device, index, length):
+    x = sp.zeros((3, 4), device=device)
+    with pytest.raises(ShapeError, match="item assignment"):
+        x[index] = sp.ones(length, device=device)
+    view = x[:]  # not in place
+    with pytest.raises(ShapeError, match="item assignment"):
+        view[index] = sp.ones(length, device=device)
+    assert x.tolist() == np.zeros((3, 4)).tolist()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_mask_takes_as_many_values_as_it_has_places(device):
+    x = sp.arange(6.0, device=device)
+    with pytest.raises(ShapeError, match="item assignment"):
+        x[x > 2] = sp.asarray([1.0, 2.0], device=device)
+    with pytest.raises(ShapeError, match="item assignment"):
+        F.set_index(x, sp.ones((2, 6), device=device), index=(slice(None),))
+    x[x > 2] = sp.asarray([7.0, 8.0, 9.0], device=device)
+    x[:2] = sp.asarray([[[5.0]]], device=device)  # leading axes of length 1 are dropped
+    assert x.tolist() == [5.0, 5.0, 2.0, 7.0, 8.0, 9.0]
