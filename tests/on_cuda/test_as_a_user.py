@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import spiral as sp
+from spiral import nn
 from spiral.errors import ShapeError
 from spiral.op import F
 
@@ -35,3 +36,14 @@ def test_a_mask_takes_as_many_values_as_it_has_places(device):
     x[x > 2] = sp.asarray([7.0, 8.0, 9.0], device=device)
     x[:2] = sp.asarray([[[5.0]]], device=device)  # leading axes of length 1 are dropped
     assert x.tolist() == [5.0, 5.0, 2.0, 7.0, 8.0, 9.0]
+
+
+def test_weights_of_positives_move_with_their_loss():
+    weight, logits, target = np.float32([1, 2, 3]), np.float32([[0, 1, -1]]), np.float32([[1, 0, 1]])
+    loss = nn.BCEWithLogitsLoss(pos_weight=sp.asarray(weight))
+    here = loss(sp.asarray(logits), sp.asarray(target)).item()
+    loss.to("cuda")
+    assert str(loss.pos_weight.device) == "cuda:0" and list(loss.state_dict()) == ["pos_weight"]
+    there = loss(sp.asarray(logits, device="cuda"), sp.asarray(target, device="cuda")).item()
+    assert there == pytest.approx(here, rel=1e-6)
+    assert nn.BCEWithLogitsLoss(pos_weight=2.0).pos_weight == 2.0 and nn.BCEWithLogitsLoss().state_dict() == {}
