@@ -47,3 +47,10 @@ def test_weights_of_positives_move_with_their_loss():
     there = loss(sp.asarray(logits, device="cuda"), sp.asarray(target, device="cuda")).item()
     assert there == pytest.approx(here, rel=1e-6)
     assert nn.BCEWithLogitsLoss(pos_weight=2.0).pos_weight == 2.0 and nn.BCEWithLogitsLoss().state_dict() == {}
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint64", "bfloat16", "float32"])
+def test_positive_runs_on_the_device(dtype):
+    x = sp.asarray([0, 1, 1], dtype=dtype, device="cuda")
+    y = sp.positive(x)
+    assert y.dtype == x.dtype and str(y.device) == "cuda:0" and y.tolist() == x.tolist()
