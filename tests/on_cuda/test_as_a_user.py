@@ -54,3 +54,9 @@ def test_positive_runs_on_the_device(dtype):
     x = sp.asarray([0, 1, 1], dtype=dtype, device="cuda")
     y = sp.positive(x)
     assert y.dtype == x.dtype and str(y.device) == "cuda:0" and y.tolist() == x.tolist()
+
+
+def test_repeats_may_be_a_tensor_of_the_device():
+    x = sp.asarray([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], device="cuda")
+    y = sp.repeat(x, sp.asarray([2, 0, 1], device="cuda"), axis=0)
+    assert str(y.device) == "cuda:0" and y.tolist() == [[1.0, 2.0], [1.0, 2.0], [5.0, 6.0]]
