@@ -34,5 +34,6 @@ def kernels() -> Iterator[Kernel]:
     yield Kernel("reshape", _reshape, _ARRAYS, allocates=True)
     yield Kernel("copy", _copy, _ARRAYS)
     yield Kernel("identity", _copy, _ARRAYS)
+    yield Kernel("positive", _copy, _ARRAYS)
     yield Kernel("astype", _astype, _ARRAYS)
     yield Kernel("copy_", _overwrite, _ARRAYS)

@@ -143,12 +143,16 @@ class HuberLoss(_Loss):
 
 
 class BCEWithLogitsLoss(_Loss):
-    """See `spiral.nn.functional.binary_cross_entropy_with_logits`."""
+    """See `spiral.nn.functional.binary_cross_entropy_with_logits`; a tensor of weights is a buffer."""
+
+    pos_weight: Tensor | float | None
 
     def __init__(self, pos_weight: Tensor | NotNegative | None = None, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
-        number = pos_weight is None or isinstance(pos_weight, Tensor)
-        self.pos_weight = pos_weight if number else real("BCEWithLogitsLoss", "pos_weight", pos_weight, 0.0)
+        if pos_weight is None or isinstance(pos_weight, Tensor):
+            self.register_buffer("pos_weight", pos_weight)
+        else:
+            self.pos_weight = real("BCEWithLogitsLoss", "pos_weight", pos_weight, 0.0)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(logits, target, self.pos_weight, self.reduction)

@@ -341,7 +341,8 @@ class SetIndex:
 
     @staticmethod
     def meta(x: Any, value: Any, index: Any) -> Spec:
-        shape_of_index(tuple(x.shape), index)
+        taken = shape_of_index(tuple(x.shape), index)
+        _need_to_spread(tuple(getattr(value, "shape", ())), taken)
         return Spec(tuple(x.shape), x.dtype)
 
     @staticmethod
@@ -359,6 +360,16 @@ class SetIndex:
     def samples(s: Any) -> Any:
         yield s.normal(4, 5), s.normal(5), (slice(1, 3),)
         yield s.normal(4, 5), 2.0, (1, 1)
+
+
+def _need_to_spread(value: tuple[int, ...], taken: tuple[int, ...]) -> None:
+    """NumPy's rule for assignments: as for broadcasting, but further leading axes of length 1 are dropped."""
+    lead = max(len(value) - len(taken), 0)
+    own, theirs = value[lead:], taken[len(taken) - len(value) + lead :]
+    if any(n != 1 for n in value[:lead]) or any(n not in (1, m) for n, m in zip(own, theirs, strict=True)):
+        raise ShapeError(
+            f"item assignment: a value of shape {value} does not broadcast to {taken}, which the index takes."
+        )
 
 
 def shape_of_index(shape: tuple[int, ...], index: Any) -> tuple[int, ...]:

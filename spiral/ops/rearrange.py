@@ -12,6 +12,8 @@ from spiral.errors import ArgumentError, DTypeError, IndexingError, ShapeError
 from spiral.op import F
 from spiral.ops.composite import constant
 from spiral.ops.shapes import axes_of, broadcast
+from spiral.placement import to_host
+from spiral.tensor_core import TensorCore
 
 __all__ = [
     "broadcast_arrays",
@@ -135,12 +137,14 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Any:
     """Each element repeated, along an axis or (without one) of the flattened tensor.
 
     Args:
-        repeats: one number, or an integer tensor with one number per element of the axis.
+        repeats: one number, or an integer tensor with one number per element of the axis; its values are waited for.
     """
     if axis is None:
         x, axis = F.reshape(x, (x.size,)), 0
     (a,) = axes_of("repeat", axis, x.ndim)
     n = x.shape[a]
+    if isinstance(repeats, TensorCore):
+        repeats = to_host(repeats._a, repeats.device)  # the result's shape depends on them
     counts = repeats if isinstance(repeats, int) else np.asarray(repeats)
     if isinstance(counts, np.ndarray):
         if counts.dtype.kind not in "iu":
