@@ -5,7 +5,7 @@
     python -m spiral.backends.aot --heuristics    # only the launch configurations that no device has measured
 
 The committed table holds, for each target and file, a digest of the sources and for each kernel its registers per
-thread, the bytes of local memory that it spills to and the bytes of static shared memory. `make test` checks the
+thread, the bytes of local memory that it has and the bytes of static shared memory. `make test` checks the
 digests, so the table cannot be of other sources, and compiles one configuration of each kernel.
 """
 
@@ -38,7 +38,16 @@ TABLE = CUDA_FOLDER.parent / "resources.json"
 NAMES_AT_ONCE = 64
 """Kernels in one NVRTC program: its passes over the whole program take longer than the kernels' sum."""
 Resources = tuple[int, int, int]
-"""Registers per thread, bytes spilled per thread, bytes of shared memory per block."""
+"""Registers per thread, bytes of local memory per thread (see `spilled`), bytes of shared memory per block."""
+
+# sin, cos and tan of CUDA keep 32 or 40 bytes in an array while they reduce a large angle: no spilled register
+_ARRAYS = re.compile(r"unary<spiral::(Sin|Cos|Tan),|FN=circular")
+
+
+def spilled(name: str, found: Resources | list[int]) -> int:
+    """Bytes of local memory of a kernel that registers were spilled to."""
+    return 0 if _ARRAYS.search(name) and found[1] <= 40 else found[1]
+
 
 _USAGE = re.compile(r"Function (\S+):\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 
@@ -114,10 +123,10 @@ def compile_triton(
 ) -> Iterator[tuple[str, Resources]]:
     """Compiles variants of kernels (aligned or not); gives name and what it takes."""
     for kernel in kernels:
-        for aligned in variants if kernel.divisible else (False,):
+        for aligned in kernel.variants if len(kernel.variants) == 1 else variants:
             made = kernel.compile(int(arch[3:]), aligned)
-            ((registers, spilled, _),) = resources_of(made.cubin).values()
-            yield f"{kernel.name}{' aligned' if aligned else ''}", (registers, spilled, made.shared)
+            ((registers, local, _),) = resources_of(made.cubin).values()
+            yield f"{kernel.name}{' aligned' if aligned else ''}", (registers, local, made.shared)
 
 
 # ---------------------------------------------------------------- the table
@@ -131,7 +140,7 @@ def names_of(file: str) -> set[str]:
     if file.endswith(".cu"):
         return set(cuda_sources()[file])
     kernels = triton_kernels()[file]
-    return {n for k in kernels for n in (k.name, *([f"{k.name} aligned"] if k.divisible else []))}
+    return {f"{k.name}{' aligned' if aligned else ''}" for k in kernels for aligned in k.variants}
 
 
 def compile_file(arch: str, file: str) -> tuple[str, str, dict[str, Any], float]:
@@ -149,15 +158,15 @@ def compile_file(arch: str, file: str) -> tuple[str, str, dict[str, Any], float]
 
 
 def _tell(arch: str, file: str, kernels: dict[str, list[int]], seconds: float) -> None:
-    spilling = {name: r[1] for name, r in kernels.items() if r[1]}
+    spilling = {name: r[1] for name, r in kernels.items() if spilled(name, r)}
     most = max(r[0] for r in kernels.values())
     print(
         f"{arch:<7} {file:<16} {len(kernels):>4} kernels, at most {most:>3} registers, {len(spilling)} spill, "
         f"{seconds:.0f} s",
         flush=True,
     )
-    for name, spilled in spilling.items():
-        print(f"    {name}: {spilled} bytes")
+    for name, nbytes in spilling.items():
+        print(f"    {name}: {nbytes} bytes")
 
 
 def read_table() -> dict[str, dict[str, Any]]:

@@ -26,7 +26,7 @@ _Blocks = dict[int, tuple[int, int, int, int]]
 _HALF: dict[str, _Blocks] = {
     "attention": {64: (128, 64, 8, 3), 128: (128, 64, 8, 2), 256: (64, 32, 8, 1)},
     "attention_dq": {64: (64, 64, 4, 3), 128: (64, 64, 8, 2), 256: (32, 32, 8, 2)},
-    "attention_dkv": {64: (64, 64, 4, 2), 128: (64, 64, 8, 2), 256: (32, 32, 8, 2)},
+    "attention_dkv": {64: (64, 64, 4, 2), 128: (64, 32, 8, 2), 256: (32, 32, 8, 2)},
 }
 _SINGLE: dict[str, _Blocks] = {
     "attention": {64: (64, 32, 8, 2), 128: (32, 16, 8, 1)},
@@ -46,6 +46,11 @@ _MASKED_WIDE: _Blocks = {64: (16, 16, 8, 1), 128: (16, 16, 8, 1)}
 _MASKED = {float16: _MASKED_HALF, bfloat16: _MASKED_HALF, float32: _MASKED_WIDE, float64: _MASKED_WIDE}
 
 
+# elements that do not lie in pieces of 16 bytes take an address each
+_GENERAL: _Blocks = {64: (32, 32, 8, 1), 128: (32, 16, 8, 1), 256: (16, 16, 8, 1)}
+_GENERAL_SINGLE = {("attention_dkv", 128): (16, 16, 4, 1)}  # the rest as for aligned elements
+
+
 def _blocks(name: str, dtype: DType, masked: bool) -> _Blocks:
     if not masked:
         return _BLOCKS[dtype][name]
@@ -56,14 +61,18 @@ def _blocks(name: str, dtype: DType, masked: bool) -> _Blocks:
 
 @dataclass(frozen=True)
 class _Tiled:
-    """A kernel with the rows that a program has."""
+    """Kernels with the rows that a program has: for pieces of 16 bytes, and for anything."""
 
-    kernel: TritonKernel
-    rows: int
+    aligned: TritonKernel
+    aligned_rows: int
+    general: TritonKernel
+    general_rows: int
 
     def __call__(self, gpu: Driver, heads: int, length: int, *values: Any) -> None:
         """Launches a program per so many rows of every head."""
-        self.kernel(gpu, (heads * -(-length // self.rows), 1, 1), *values)
+        fits = self.aligned.fits(values)
+        kernel, rows = (self.aligned, self.aligned_rows) if fits else (self.general, self.general_rows)
+        kernel(gpu, (heads * -(-length // rows), 1, 1), *values)
 
 
 def _kernels(name: str, pointers: tuple[str, ...], strided: str) -> dict[tuple[DType, int, bool], _Tiled]:
@@ -74,12 +83,20 @@ def _kernels(name: str, pointers: tuple[str, ...], strided: str) -> dict[tuple[D
         params = {p: f"*{wide if p in ('lse', 'delta') else NAMES[dtype]}" for p in pointers}
         steps = [s for x in strided for s in _STEPS[x]]
         params |= dict.fromkeys((*steps, *_MASK, *_SHAPE), "i32") | {"scale": wide}
-        for width, (m, n, warps, stages) in _blocks(name, dtype, masked).items():
-            constants = {"WIDE": wide_type(dtype), "D": width, "M": m, "N": n, "MASK": masked}
-            kernel = TritonKernel(
-                getattr(source, name), params, constants, divisible=("d", *steps), num_warps=warps, num_stages=stages
-            )
-            made[dtype, width, masked] = _Tiled(kernel, m)
+        for width, fast in _blocks(name, dtype, masked).items():
+            other = _GENERAL[width] if dtype.storage_only else _GENERAL_SINGLE.get((name, width), fast)
+            kernels: list[Any] = []
+            for aligned, (m, n, warps, stages) in ((True, fast), (False, other)):
+                constants = {"WIDE": wide_type(dtype), "D": width, "M": m, "N": n, "MASK": masked}
+                divisible = ("d", *steps) if aligned else ()
+                kernels += (
+                    TritonKernel(
+                        getattr(source, name), params, constants, divisible=divisible, aligned=aligned,
+                        general=not aligned, num_warps=warps, num_stages=stages,
+                    ),
+                    m,
+                )  # fmt: skip
+            made[dtype, width, masked] = _Tiled(*kernels)
     return made
 
 

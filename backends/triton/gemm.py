@@ -40,7 +40,7 @@ class Tile:
 TILES: dict[DType, tuple[Tile, ...]] = {
     float16: (Tile(128, 128, 64, 8, 3), Tile(64, 64, 64, 4, 3)),
     bfloat16: (Tile(128, 128, 64, 8, 3), Tile(64, 64, 64, 4, 3)),
-    float32: (Tile(128, 64, 16, 8, 3), Tile(32, 32, 32, 4, 3)),
+    float32: (Tile(128, 64, 16, 8, 2), Tile(32, 32, 32, 4, 3)),
     float64: (Tile(64, 64, 16, 8, 3), Tile(32, 32, 16, 4, 3)),
 }
 """By dtype, largest first."""

@@ -69,6 +69,7 @@ class TritonKernel:
         constants: values of the ``tl.constexpr`` parameters.
         divisible: integer parameters whose divisibility by 16 is worth a variant, such as the length of a row.
         aligned: addresses are worth one too; not those of kernels that read and write single elements.
+        general: there is a variant for anything; False: another kernel takes what is not aligned, see `fits`.
         num_warps: a block has 32 times as many threads.
         num_stages: depth of software pipelines.
         fp_fusion: a product and a sum may become one operation.
@@ -78,7 +79,7 @@ class TritonKernel:
         KernelError: the parameters are not those of the function, or have types that cannot be passed.
     """
 
-    __slots__ = ("_here", "_tested", "constants", "divisible", "fn", "name", "options", "params")
+    __slots__ = ("_here", "_tested", "constants", "divisible", "fn", "name", "options", "params", "variants")
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class TritonKernel:
         *,
         divisible: tuple[str, ...] = (),
         aligned: bool = True,
+        general: bool = True,
         num_warps: int = 4,
         num_stages: int = 2,
         fp_fusion: bool = True,
@@ -110,6 +112,7 @@ class TritonKernel:
         self.divisible = frozenset(divisible)
         if aligned:
             self.divisible |= {n for n, kind in self.params.items() if kind.startswith("*")}
+        self.variants = (*((True,) if self.divisible else ()), *((False,) if general or not self.divisible else ()))
         self._tested = tuple([i for i, n in enumerate(names) if n in self.divisible])
         self._here = Params(*[self._format(n, kind) for n, kind in self.params.items()], *["P"] * adapter.HIDDEN).here
         fixed = [f"{k}={getattr(v, '__name__', v)}" for k, v in self.constants.items()]
@@ -158,6 +161,13 @@ class TritonKernel:
         here.write(*values, variant.scratch_for(gpu, grid) if variant.scratch_size else 0, 0)
         gpu.launch(variant.function, grid, variant.block, variant.shared, here.address)
 
+    def fits(self, values: tuple[Any, ...]) -> bool:
+        """Whether the variant for aligned addresses takes these values."""
+        bits = 0
+        for i in self._tested:
+            bits |= values[i]
+        return bits & 15 == 0
+
     def _interpret(self, gpu: Driver, grid: tuple[int, int, int], values: tuple[Any, ...]) -> None:
         """Runs it on host memory, now or whenever the graph is launched that the driver is making."""
         keep = getattr(gpu, "keep", None)
@@ -191,7 +201,13 @@ class TritonKernel:
         return variants
 
     def compile(self, cc: int, aligned: bool) -> adapter.Compiled:
-        """The variant for a compute capability; Triton keeps results on disk."""
+        """The variant for a compute capability; Triton keeps results on disk.
+
+        Raises:
+            KernelError: the kernel has no such variant.
+        """
+        if aligned not in self.variants and self.divisible:
+            raise KernelError(f"{self.name}: takes aligned addresses and numbers only.")
         chosen = self.divisible if aligned else frozenset()
         return adapter.compile_kernel(self.fn, self.params, self.constants, chosen, cc, self.options)
 
@@ -210,7 +226,7 @@ def compile_all(arch: int) -> Iterator[tuple[str, str, bytes, int, int, int]]:
 
     families()
     for kernel in KERNELS:
-        for aligned in (True, False) if kernel.divisible else (False,):
+        for aligned in kernel.variants:
             made = kernel.compile(arch, aligned)
             registers, spills = adapter.resources(made.cubin)
             config = f"{kernel.name}{' aligned' if aligned else ''}"

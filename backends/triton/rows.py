@@ -103,7 +103,11 @@ def measurable(fn: Any, params: Mapping[str, str], file: str, op: str, inputs: i
     return Tuned(
         fn.__name__, fn, types, ("K", "num_warps"),
         {
-            (d.name, block, int(loop)): ({"WIDE": WIDE[d], "BLOCK": block, "LOOP": loop}, configs)
+            (d.name, block, int(loop)): (
+                {"WIDE": WIDE[d], "BLOCK": block, "LOOP": loop},
+                # fewer warps spill
+                tuple(c for c in configs if d is not float64 or block < 4096 or c[1] >= 16),
+            )
             for d in FLOATS for (block, loop), configs in _MEASURABLE.items()
         },
         file=file, trial=trial, divisible=("n",),

@@ -15,7 +15,7 @@ TRITON = aot.triton_kernels()
 @pytest.mark.parametrize("file", CUDA)
 def test_each_cuda_kernel_compiles_for_sm_90_without_spilling(file):
     made = aot.compile_cuda(file, aot.one_of_each(CUDA[file]), TARGET)
-    assert {name: r[1] for name, r in made.items() if r[1]} == {}
+    assert {name: r[1] for name, r in made.items() if aot.spilled(name, r)} == {}
     recorded = TABLE[TARGET][file]["kernels"]
     assert all(list(r)[2] == recorded[name][2] for name, r in made.items()), "static shared memory as in the table"
 
@@ -26,7 +26,7 @@ def test_each_triton_kernel_compiles_for_sm_90_without_spilling(file):
     for kernel in TRITON[file]:
         first.setdefault(kernel.fn.__name__, kernel)
     made = dict(aot.compile_triton(list(first.values()), TARGET, (True,)))
-    assert {name: r[1] for name, r in made.items() if r[1]} == {}
+    assert {name: r[1] for name, r in made.items() if aot.spilled(name, r)} == {}
 
 
 @pytest.mark.parametrize("target", aot.TARGETS)
@@ -45,7 +45,12 @@ def test_the_committed_table_holds_every_configuration(target):
 
 
 def test_no_configuration_spills_on_sm_90():
-    found = {f"{f}: {n}": r[1] for f, entry in TABLE[TARGET].items() for n, r in entry["kernels"].items() if r[1]}
+    found = {
+        f"{f}: {n}": r[1]
+        for f, entry in TABLE[TARGET].items()
+        for n, r in entry["kernels"].items()
+        if aot.spilled(n, r)
+    }
     assert found == {}
 
 
