@@ -71,6 +71,7 @@ _GRAD = {
             | {"ignore": "i64", "smoothing": WIDE_NAME[d], "z": WIDE_NAME[d]},
             {"WIDE": WIDE[d], "K": side[0], "BLOCK": side[1]},
             divisible=("n",),
+            num_warps=8 if d is float64 else 4,  # else registers spill
         )
         for side in _SIDES
     }
