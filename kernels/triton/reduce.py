@@ -281,16 +281,6 @@ def where_columns(
 
 # ---------------------------------------------------------------- running sums and products
 @triton.jit
-def running(v, carry, op, AXIS: tl.constexpr):
-    """The scan of a block, with what came before it."""
-    if op == 0:
-        s = tl.cumsum(v, AXIS) + tl.expand_dims(carry, AXIS)
-    else:
-        s = tl.cumprod(v, AXIS) * tl.expand_dims(carry, AXIS)
-    return s
-
-
-@triton.jit
 def cumulative_rows(x, carries, y, op, none, n, n_per, WIDE: tl.constexpr, R: tl.constexpr):
     """y = running sums (op 0) or products of rows of n elements; x and y dense, (rows, n).
 
@@ -303,15 +293,18 @@ def cumulative_rows(x, carries, y, op, none, n, n_per, WIDE: tl.constexpr, R: tl
     r = tl.arange(0, R)
     low = segment * n_per
     high = tl.minimum(low + n_per, n)
-    carry = tl.full([1], none, WIDE)
+    carry = none
     if segment > 0:
-        carry = tl.load(carries + (row * (tl.num_programs(1) - 1) + segment - 1 + tl.arange(0, 1)))
+        carry = tl.load(carries + (row * (tl.num_programs(1) - 1) + segment - 1))
     for j in range(low, high, R):
         inside = j + r < high
         v = tl.where(inside, tl.load(x + (j + r), mask=inside, other=0).to(WIDE), none)
-        s = running(v[None, :], carry, op, 1)
-        tl.store(y + (j + r)[None, :], s.to(y.dtype.element_ty), mask=inside[None, :])
-        carry = tl.sum(tl.where((r == R - 1)[None, :], s, 0), 1)
+        if op == 0:
+            s = tl.cumsum(v, 0) + carry
+        else:
+            s = tl.cumprod(v, 0) * carry
+        tl.store(y + (j + r), s.to(y.dtype.element_ty), mask=inside)
+        carry = tl.sum(tl.where(r == R - 1, s, 0), 0)
 
 
 @triton.jit
@@ -328,6 +321,9 @@ def cumulative_columns(x, y, op, none, n, columns, tiles, WIDE: tl.constexpr, R:
         inside = (j + r < n) & (col < columns)
         at = (j + r).to(tl.int64) * columns + col
         v = tl.where(inside, tl.load(x + at, mask=inside, other=0).to(WIDE), none)
-        s = running(v, carry, op, 0)
+        if op == 0:
+            s = tl.cumsum(v, 0) + carry[None, :]
+        else:
+            s = tl.cumprod(v, 0) * carry[None, :]
         tl.store(y + at, s.to(y.dtype.element_ty), mask=inside)
         carry = tl.sum(tl.where(r == R - 1, s, 0), 0)

@@ -8,7 +8,7 @@ from spiral.backends.triton import activation, arrays, elementwise, pointwise
 from spiral.errors import ArgumentError, DTypeError
 from spiral.op import F
 
-WHOLE = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
+WHOLE = ["int8", "int16", "int32", "int64", "uint8", "uint32", "uint64"]
 FLOATS = ["float32", "float64", "float16", "bfloat16"]
 
 
