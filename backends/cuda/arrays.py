@@ -24,6 +24,7 @@ from spiral.dtype import (
     uint32,
     uint64,
 )
+from spiral.gpu import axes
 
 THREADS = 256
 AXES = 8
@@ -49,24 +50,9 @@ def blocks(n: int, per_block: int = THREADS) -> tuple[int, int, int]:
 
 
 def collapsed(shape: tuple[int, ...], *strides: tuple[int, ...]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """The same elements with as few axes as possible: neighbours that lie in one stretch for all operands are merged.
-
-    Args:
-        shape: lengths.
-        *strides: bytes per axis, for each operand.
-    """
-    kept: list[list[int]] = []  # [length, stride of operand 0, 1, ...]
-    for i, n in enumerate(shape):
-        if n == 1:
-            continue
-        row = [n, *(s[i] for s in strides)]
-        if kept and all(kept[-1][k] == row[k] * n for k in range(1, len(row))):
-            kept[-1] = [kept[-1][0] * n, *row[1:]]
-        else:
-            kept.append(row)
-    if not kept:
-        kept = [[1] + [0] * len(strides)]
-    return tuple(r[0] for r in kept), [tuple(r[k + 1] for r in kept) for k in range(len(strides))]
+    """Lengths and each operand's strides with as few axes as possible, at least one; see `spiral.gpu.axes`."""
+    kept = axes.collapsed(shape, *strides) or [[1] + [0] * len(strides)]
+    return tuple([a[0] for a in kept]), [tuple([a[k + 1] for a in kept]) for k in range(len(strides))]
 
 
 def layout(shape: tuple[int, ...], *strides: tuple[int, ...]) -> tuple[int, ...] | None:

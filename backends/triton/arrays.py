@@ -25,6 +25,7 @@ from spiral.dtype import (
     uint32,
     uint64,
 )
+from spiral.gpu.axes import collapsed
 from spiral.kernels.triton import copy as source
 
 LIMIT = 2**30
@@ -44,28 +45,6 @@ BLOCK = 1024
 def grid(n: int, per_program: int = BLOCK) -> tuple[int, int, int]:
     """Programs for n elements."""
     return (-(-n // per_program), 1, 1)
-
-
-def collapsed(shape: tuple[int, ...], *strides: tuple[int, ...]) -> list[list[int]]:
-    """The same elements with as few axes as possible: neighbours that lie in one stretch for all operands are merged.
-
-    Args:
-        shape: lengths.
-        *strides: steps per axis, for each operand.
-
-    Returns:
-        Length and the operands' strides, for each axis.
-    """
-    kept: list[list[int]] = []
-    for i, n in enumerate(shape):
-        if n == 1:
-            continue
-        axis = [n, *(s[i] for s in strides)]
-        if kept and all(before == step * n for before, step in zip(kept[-1][1:], axis[1:], strict=True)):
-            kept[-1] = [kept[-1][0] * n, *axis[1:]]
-        else:
-            kept.append(axis)
-    return kept
 
 
 def _reaches(axes: list[list[int]]) -> bool:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from spiral.backend import ANY, Cap, Kernel
-from spiral.backends.triton.arrays import LIMIT, NAMES, collapsed, copy_into, dense, grid, wide_of
+from spiral.backends.triton.arrays import LIMIT, NAMES, copy_into, dense, grid, wide_of
 from spiral.backends.triton.gemm import wide_name, wide_type
 from spiral.backends.triton.indexing import AXES, Strides, along, elements, index_array, too_many_axes
 from spiral.backends.triton.launching import TritonKernel
 from spiral.backends.triton.sort import sort_keys
 from spiral.device_array import DeviceArray, contiguous_strides
 from spiral.dtype import FLOATS
+from spiral.gpu.axes import collapsed
 from spiral.gpu.faults import faults
 from spiral.gpu.positions import has_arrays, places
 from spiral.kernels.triton import embedding as source

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import triton.language as tl
 
-from spiral.backends.triton.arrays import NAMES, collapsed, dense
+from spiral.backends.triton.arrays import NAMES, dense
 from spiral.backends.triton.launching import TritonKernel
 from spiral.device_array import DeviceArray
 from spiral.dtype import FLOATS, DType, as_dtype, bfloat16, float16, float32, float64, int32, int64
 from spiral.gpu import Driver
+from spiral.gpu.axes import collapsed
 from spiral.gpu.sources import triton_digest
 from spiral.gpu.tuning import Choice, Key, Trial, declare
 from spiral.kernels.triton import linear as source

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from spiral.backend import ANY, Cap, Kernel
-from spiral.backends.triton.arrays import BITS, LIMIT, cast, collapsed, copy_into, dense, grid
+from spiral.backends.triton.arrays import BITS, LIMIT, cast, copy_into, dense, grid
 from spiral.backends.triton.launching import TritonKernel
 from spiral.device_array import DeviceArray
 from spiral.dtype import as_dtype, int64
 from spiral.errors import KernelError
+from spiral.gpu.axes import collapsed
 from spiral.gpu.faults import faults
 from spiral.gpu.positions import has_arrays, places
 from spiral.kernels.triton import indexing as source

@@ -16,7 +16,6 @@ from spiral.backends.triton.arrays import (
     NAMES,
     cast,
     cast_into,
-    collapsed,
     dense,
     grid,
     halves,
@@ -25,6 +24,7 @@ from spiral.backends.triton.arrays import (
 from spiral.backends.triton.launching import TritonKernel
 from spiral.device_array import DeviceArray
 from spiral.dtype import DType
+from spiral.gpu.axes import collapsed
 from spiral.kernels.triton import pointwise as source
 
 _LENGTHS = ("n1", "n2", "n3")

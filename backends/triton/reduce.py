@@ -16,11 +16,12 @@ import numpy as np
 import triton.language as tl
 
 from spiral.backend import ANY, Cap, Kernel
-from spiral.backends.triton.arrays import LIMIT, NAMES, cast, collapsed, dense
+from spiral.backends.triton.arrays import LIMIT, NAMES, cast, dense
 from spiral.backends.triton.launching import TritonKernel
 from spiral.backends.triton.pointwise import number_of
 from spiral.device_array import DeviceArray
 from spiral.dtype import ALL, FLOATS, DType, as_dtype, bool_, float32, float64, int8, int32, int64, uint64
+from spiral.gpu.axes import collapsed
 from spiral.kernels.triton import reduce as source
 
 PROGRAMS = 1056
