@@ -134,7 +134,17 @@ def _load() -> None:
             _loaded = True
 
 
-device.look_with(_load)
+def _why_absent(type: str) -> str:
+    """What the backends of a type of device say of why they cannot be used; a sentence each."""
+    found = [
+        f" {e.name}: {e.unavailable.reason.strip().splitlines()[-1].rstrip('.')}."
+        for e in BACKENDS.values()
+        if e.unavailable is not None and e.backend is not None and e.backend.device_type == type
+    ]
+    return "".join(found)
+
+
+device.look_with(_load, _why_absent)
 
 
 def load_again() -> None:

@@ -63,10 +63,22 @@ def _nothing() -> None:
 _look: Callable[[], None] = _nothing
 
 
-def look_with(look: Callable[[], None]) -> None:
-    """Sets what finds the backends, whose devices are known from then on."""
-    global _look
-    _look = look
+def _no_reason(type: str) -> str:
+    """Nor is there anybody who could say why a device is absent."""
+    return ""
+
+
+_why: Callable[[str], str] = _no_reason
+
+
+def look_with(look: Callable[[], None], why: Callable[[str], str]) -> None:
+    """Sets what finds the backends, whose devices are known from then on.
+
+    Args:
+        why: says why there is no device of a type, as far as its backends know; else nothing.
+    """
+    global _look, _why
+    _look, _why = look, why
 
 
 def known_devices() -> tuple[Device, ...]:
@@ -107,4 +119,7 @@ def as_device(x: Any) -> Device:
             if d.type == type and str(d.index) == (index or "0"):
                 return d
     names = ", ".join(str(d) for d in known_devices())
-    raise DeviceError(f"device: expected one of {names}; received {x!r}. `spiral doctor` shows why others are absent.")
+    why = _why(x.partition(":")[0]) if isinstance(x, str) else ""
+    raise DeviceError(
+        f"device: expected one of {names}; received {x!r}.{why} `spiral doctor` shows why others are absent."
+    )
